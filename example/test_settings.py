@@ -1,0 +1,34 @@
+"""Settings of the test suite. DATABASE_URL and REDIS_URL, where set, move it to PostgreSQL and Redis."""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .settings import *  # noqa: F403
+
+SECRET_KEY = "test-" + "x" * 50
+DEBUG = False
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+LLM_CONFIGS_PATH = Path(__file__).resolve().parent.parent / "tests" / "llm_configs"
+
+if os.environ.get("DATABASE_URL"):
+    _url = urlsplit(os.environ["DATABASE_URL"])
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": _url.path.lstrip("/"),
+            "USER": unquote(_url.username or ""),
+            "PASSWORD": unquote(_url.password or ""),
+            "HOST": _url.hostname or "",
+            "PORT": _url.port or "",
+        }
+    }
+if os.environ.get("REDIS_URL"):
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": os.environ["REDIS_URL"],
+        }
+    }
+else:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}

@@ -1,0 +1,182 @@
+"""LLM calls and tool calls: for each answer, what exactly was sent, by which route, at what cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.urls import URLPattern, path
+from django.utils.safestring import SafeString
+
+from llm_wrapper.models import LLMCall, ToolCall
+
+from . import formats, transcript
+from .base import ReadOnlyAdmin, badge, row_link
+
+SENT_PER_PAGE = 100
+
+
+@admin.register(LLMCall)
+class LLMCallAdmin(ReadOnlyAdmin):
+    """Requests to models, failed ones too."""
+
+    change_form_template = "admin/llm_wrapper/llm_call.html"
+    list_display = (
+        "call",
+        "state",
+        "model",
+        "chat",
+        "tokens",
+        "price",
+        "took",
+        "error_code",
+        "started_at",
+    )
+    list_filter = ("status", "config_name", "model", "error_code", "started_at")
+    search_fields = ("config_name", "model", "response_id", "error_message", "turn__chat__public_id")
+    search_help_text = "Config, model, response id, text of the error or public id of the chat"
+    list_select_related = ("turn__chat",)
+    date_hierarchy = "started_at"
+    ordering = ("-started_at", "-id")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LLMCall]:
+        return super().get_queryset(request).defer("turn__chat__chat_history")
+
+    def get_urls(self) -> list[URLPattern]:
+        sent = self.admin_site.admin_view(self.sent_view)
+        own = path("<int:pk>/sent.json", sent, name="llm_wrapper_llmcall_sent")
+        return [own, *super().get_urls()]
+
+    def sent_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The messages that were sent, as JSON."""
+        call = self.get_object(request, str(pk))
+        if not self.has_view_permission(request, call):
+            raise PermissionDenied
+        if call is None:
+            raise Http404
+        return JsonResponse(call.sent_messages(), safe=False, json_dumps_params={"indent": 2})
+
+    def shown(self, request: HttpRequest, obj: LLMCall) -> dict[str, Any]:
+        sent = Paginator([SentMessage(message) for message in obj.sent_messages()], SENT_PER_PAGE)
+        route = obj.route if isinstance(obj.route, dict) else {"route": obj.route}
+        return {
+            "facts": call_facts(obj),
+            "sent": sent.get_page(request.GET.get("page")),
+            "answers": [transcript.Step(step) for step in obj.answers.order_by("position")],
+            "tool_calls": [(row_link(run), run) for run in obj.tool_calls.order_by("id")],
+            "route": [(key.replace("_", " "), formats.pretty(value)) for key, value in route.items()],
+            "request_params": formats.pretty(obj.request_params) if obj.request_params else "",
+        }
+
+    @admin.display(description="call", ordering="config_name")
+    def call(self, call: LLMCall) -> str:
+        return call.config_name
+
+    @admin.display(description="status", ordering="status")
+    def state(self, call: LLMCall) -> SafeString | str:
+        return badge(call.status)
+
+    @admin.display(description="chat", ordering="turn__chat")
+    def chat(self, call: LLMCall) -> SafeString | str:
+        label = f"{call.turn.chat} · turn {call.turn.number}"
+        return row_link(call.turn.chat, label, anchor=f"#turn-{call.turn.number}")
+
+    @admin.display(description="tokens in / out", ordering="input_tokens")
+    def tokens(self, call: LLMCall) -> str:
+        if call.input_tokens is None and call.output_tokens is None:
+            return formats.UNKNOWN
+        return f"{formats.count(call.input_tokens)} / {formats.count(call.output_tokens)}"
+
+    @admin.display(description="cost", ordering="cost")
+    def price(self, call: LLMCall) -> str:
+        return formats.cost(call.cost)
+
+    @admin.display(description="latency", ordering="latency")
+    def took(self, call: LLMCall) -> str:
+        return formats.seconds(call.latency)
+
+
+class SentMessage:
+    """One message as it was sent, made readable; the page links to the exact JSON."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self.role = str(message.get("role", ""))
+        self.title = str(message.get("name") or self.role) if self.role == "tool" else self.role
+        content = message.get("content")
+        self.text = (
+            content if isinstance(content, str) else "" if content is None else formats.pretty(content)
+        )
+        self.result = formats.pretty_text(self.text) if self.role == "tool" else ""
+        self.requests = [request for _, request in transcript.requested(message)]
+
+
+def call_facts(call: LLMCall) -> list[tuple[str, Any]]:
+    """The head of a call's page: name and value of each fact."""
+    price = formats.cost(call.cost)
+    return [
+        ("Status", badge(call.status)),
+        ("Chat", row_link(call.turn.chat, anchor=f"#turn-{call.turn.number}")),
+        ("Turn", row_link(call.turn, f"Turn {call.turn.number}, call {call.attempt}")),
+        ("Config", call.config_name),
+        ("Model", call.model),
+        ("Prompt", row_link(call.prompt_version)),
+        ("Tokens in", formats.count(call.input_tokens)),
+        ("of these cached", formats.count(call.cached_tokens)),
+        ("Tokens out", formats.count(call.output_tokens)),
+        ("of these reasoning", formats.count(call.reasoning_tokens)),
+        ("Cost", f"{price} ({call.price_source})" if call.price_source else price),
+        ("Latency", formats.seconds(call.latency)),
+        ("First token", formats.seconds(call.time_to_first_token) if call.streamed else "not streamed"),
+        ("Finish reason", call.finish_reason or "–"),
+        ("Response id", call.response_id or "–"),
+        ("Started", call.started_at),
+    ]
+
+
+@admin.register(ToolCall)
+class ToolCallAdmin(ReadOnlyAdmin):
+    """Runs of tools."""
+
+    change_form_template = "admin/llm_wrapper/tool_call.html"
+    list_display = ("tool", "state", "chat", "took", "error_code", "created_at")
+    list_filter = ("status", "tool", "error_code", "created_at")
+    search_fields = ("tool", "arguments", "result", "turn__chat__public_id")
+    search_help_text = "Tool, arguments, result or public id of the chat"
+    list_select_related = ("turn__chat",)
+    ordering = ("-id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ToolCall]:
+        return super().get_queryset(request).defer("turn__chat__chat_history")
+
+    def shown(self, request: HttpRequest, obj: ToolCall) -> dict[str, Any]:
+        return {
+            "arguments": formats.pretty_text(obj.arguments),
+            "result": formats.pretty_text(obj.result),
+            "facts": [
+                ("Tool", obj.tool),
+                ("Status", badge(obj.status)),
+                ("Chat", row_link(obj.turn.chat, anchor=f"#turn-{obj.turn.number}")),
+                ("Asked for by", row_link(obj.llm_call)),
+                ("Took", formats.seconds(obj.duration)),
+                ("Error", obj.error_code or "–"),
+                ("Provider id", obj.provider_id),
+                ("Started", obj.created_at),
+            ],
+        }
+
+    @admin.display(description="status", ordering="status")
+    def state(self, run: ToolCall) -> SafeString | str:
+        return badge(run.status)
+
+    @admin.display(description="chat", ordering="turn__chat")
+    def chat(self, run: ToolCall) -> SafeString | str:
+        label = f"{run.turn.chat} · turn {run.turn.number}"
+        return row_link(run.turn.chat, label, anchor=f"#turn-{run.turn.number}")
+
+    @admin.display(description="took", ordering="duration")
+    def took(self, run: ToolCall) -> str:
+        return formats.seconds(run.duration)

@@ -1,0 +1,230 @@
+"""A conversation as the admin shows it: pages of steps, grouped by turn, with every call and tool run.
+
+The number of queries does not depend on how long the page is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from llm_wrapper.models import ChatHistory, LLMCall, Message, ToolCall, Turn
+
+from . import formats
+from .base import badge
+from .formats import pretty, pretty_text
+
+PAGE_SIZE = 100
+SHOWN_ELSEWHERE = {
+    "tool_calls",
+    "tool_call_id",
+    "name",
+    "system_generated",
+    "show_in_user_history",
+    "incomplete",
+}
+
+
+def run_badge(run: ToolCall | None) -> str:
+    """The status of a tool's run, with the reason where it did not work."""
+    return badge(run.status, title=run.error_code) if run else ""
+
+
+@dataclass
+class ToolRequest:
+    """A tool call as the model asked for it, with the row of its run where there is one."""
+
+    name: str
+    arguments: str
+    run: ToolCall | None = None
+
+    @property
+    def badge(self) -> str:
+        return run_badge(self.run)
+
+
+@dataclass
+class Step:
+    """One step and what belongs to it."""
+
+    message: Message
+    requests: list[ToolRequest] = field(default_factory=list)
+    run: ToolCall | None = None
+
+    kind = "step"
+
+    @property
+    def badge(self) -> str:
+        return run_badge(self.run)
+
+    @property
+    def took(self) -> str:
+        return formats.seconds(self.run.duration) if self.run else ""
+
+    @property
+    def title(self) -> str:
+        """Whose step it is: the role, for a result the tool's name."""
+        if self.message.type == Message.Type.TOOL:
+            return str(self.message.payload.get("name") or (self.run.tool if self.run else "tool"))
+        return str(self.message.type)
+
+    @property
+    def figures(self) -> list[str]:
+        """What the answer took: model, tokens, cost, latency."""
+        call = self.message.llm_call
+        if call is None:
+            return []
+        tokens = [count for count in (call.input_tokens, call.output_tokens) if count is not None]
+        return [
+            call.model,
+            f"{formats.count(call.input_tokens)} in, {formats.count(call.output_tokens)} out"
+            if tokens
+            else "tokens unknown",
+            f"cost {formats.cost(call.cost)}",
+            formats.seconds(call.latency),
+        ]
+
+    @property
+    def rendered(self) -> str | None:
+        """What was sent in place of the text, where that differs."""
+        text = self.message.rendered_text
+        return None if text == self.message.text else text
+
+    @property
+    def result(self) -> str:
+        """The text, indented if it is JSON: what tools return."""
+        return pretty_text(self.message.text)
+
+    @property
+    def extra(self) -> str:
+        """What else the step holds (context variables, widget data), as JSON; '' for nothing."""
+        rest = {key: value for key, value in self.message.payload.items() if key not in SHOWN_ELSEWHERE}
+        return pretty(rest) if rest else ""
+
+    @property
+    def flags(self) -> list[str]:
+        """What is unusual about the step, in words."""
+        payload = self.message.payload
+        flags = []
+        if payload.get("incomplete"):
+            flags.append("incomplete")
+        if payload.get("system_generated"):
+            flags.append("system generated")
+        if payload.get("show_in_user_history") is False:
+            flags.append("hidden from the user")
+        if self.message.pinned:
+            flags.append("pinned")
+        return flags
+
+
+@dataclass
+class Unanswered:
+    """An LLM call that gave no step: it failed, or it is still running."""
+
+    call: LLMCall
+
+    kind = "call"
+
+
+@dataclass
+class Block:
+    """The steps of one turn; those before the first turn have none."""
+
+    turn: Turn | None
+    items: list[Step | Unanswered]
+
+    @property
+    def badge(self) -> str:
+        return badge(self.turn.status) if self.turn else ""
+
+
+@dataclass
+class Page:
+    """A part of a chat. `older` is the `before` of the page before it, None on the first one."""
+
+    blocks: list[Block]
+    older: int | None = None
+    is_newest: bool = True
+
+
+def page(chat: ChatHistory, before: int | None = None, size: int = PAGE_SIZE) -> Page:
+    """The newest `size` steps of a chat, or those before a position. A turn is not cut, if it fits."""
+    steps = chat.messages.select_related("llm_call", "user").order_by("-position")
+    if before is not None:
+        steps = steps.filter(position__lt=before)
+    newest = list(steps[: size + 1])
+    shown, beyond = newest[:size][::-1], newest[size:]
+    cut_turn = beyond[0].turn_id if beyond else None
+    if cut_turn is not None and shown[-1].turn_id != cut_turn:
+        shown = [step for step in shown if step.turn_id != cut_turn]
+    return Page(
+        blocks=blocks(shown),
+        older=shown[0].position if beyond else None,
+        is_newest=before is None or before > chat.last_position,
+    )
+
+
+def blocks(steps: Sequence[Message]) -> list[Block]:
+    """Steps of one chat, in order, grouped by turn, with the calls and tool runs of these turns."""
+    turn_ids = {step.turn_id for step in steps if step.turn_id is not None}
+    turns = Turn.objects.in_bulk(turn_ids)
+    calls: dict[int, list[LLMCall]] = {}
+    for call in LLMCall.objects.filter(turn__in=turn_ids).order_by("turn", "attempt"):
+        calls.setdefault(call.turn_id, []).append(call)
+    runs = {(run.llm_call_id, run.provider_id): run for run in ToolCall.objects.filter(turn__in=turn_ids)}
+    return [
+        Block(
+            turn=turns.get(turn_id) if turn_id is not None else None,
+            items=_items(list(group), calls.get(turn_id, []) if turn_id is not None else [], runs),
+        )
+        for turn_id, group in groupby(steps, key=lambda step: step.turn_id)
+    ]
+
+
+def _items(
+    steps: Iterable[Message], calls: Sequence[LLMCall], runs: dict[tuple[int, str], ToolCall]
+) -> list[Step | Unanswered]:
+    steps = list(steps)
+    answered = {step.llm_call_id for step in steps}
+    unanswered = [call for call in calls if call.pk not in answered and not _answered_earlier(call, steps)]
+    asked: dict[str, ToolRequest] = {}
+    items: list[Step | Unanswered] = []
+    for message in steps:
+        step = Step(message)
+        if message.type == Message.Type.ASSISTANT:
+            answering = message.llm_call
+            while answering and unanswered and unanswered[0].attempt < answering.attempt:
+                items.append(Unanswered(unanswered.pop(0)))
+            for provider_id, request in requested(message.payload):
+                if message.llm_call_id is not None:
+                    request.run = runs.get((message.llm_call_id, provider_id))
+                asked[provider_id] = request
+                step.requests.append(request)
+        elif message.type == Message.Type.TOOL:
+            found = asked.get(str(message.payload.get("tool_call_id")))
+            step.run = found.run if found else None
+        items.append(step)
+    return [*items, *map(Unanswered, unanswered)]
+
+
+def _answered_earlier(call: LLMCall, steps: Sequence[Message]) -> bool:
+    """Whether the call's answer stands before these steps, on the previous page."""
+    return call.status == LLMCall.Status.DONE and bool(steps) and call.last_position + 1 < steps[0].position
+
+
+def requested(message: dict[str, Any]) -> list[tuple[str, ToolRequest]]:
+    """The tool calls that a message in OpenAI's format asks for, each with the id the model gave it."""
+    parts = message.get("tool_calls")
+    if not isinstance(parts, list):
+        return []
+    return [_request(part) for part in parts if isinstance(part, dict)]
+
+
+def _request(part: dict[str, Any]) -> tuple[str, ToolRequest]:
+    function = part.get("function")
+    function = function if isinstance(function, dict) else {}
+    arguments = function.get("arguments", "")
+    text = pretty_text(arguments) if isinstance(arguments, str) else pretty(arguments)
+    return str(part.get("id", "")), ToolRequest(name=str(function.get("name", "?")), arguments=text)

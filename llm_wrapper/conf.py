@@ -1,0 +1,87 @@
+"""The settings of the package, all on one screen. Each is read from Django's settings at every use."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar, overload
+
+from django.conf import settings
+
+T = TypeVar("T")
+
+
+class Setting(Generic[T]):
+    """One Django setting with its default; `help` is what docs/settings.md says of it."""
+
+    def __init__(self, name: str, default: T, help: str) -> None:
+        self.name, self.default, self.help = name, default, help
+
+    @overload
+    def __get__(self, obj: None, owner: Any) -> Setting[T]: ...
+    @overload
+    def __get__(self, obj: AppSettings, owner: Any) -> T: ...
+    def __get__(self, obj: AppSettings | None, owner: Any) -> Setting[T] | T:
+        if obj is None:
+            return self
+        return getattr(settings, self.name, self.default)
+
+
+class AppSettings:
+    configs_path = Setting[Any](
+        "LLM_CONFIGS_PATH", None, "Folder that holds one YAML file per config (str or Path)."
+    )
+    config_classes = Setting[dict[str, str]](
+        "LLM_WRAPPER_CONFIG_CLASSES", {}, "Your own config classes: the name used in YAML -> dotted path."
+    )
+    transcript_limit = Setting[int | None](
+        "LLM_WRAPPER_TRANSCRIPT_LIMIT", 200, "Newest entries kept in ChatHistory.chat_history; None keeps all."
+    )
+    history_window = Setting[int | None](
+        "LLM_WRAPPER_HISTORY_WINDOW", None, "Newest messages sent to the model where a prompt sets no window."
+    )
+    max_message_chars = Setting[int](
+        "LLM_WRAPPER_MAX_MESSAGE_CHARS", 200_000, "Longest user message that is accepted, in characters."
+    )
+    max_answer_chars = Setting[int](
+        "LLM_WRAPPER_MAX_ANSWER_CHARS", 2_000_000, "Longest answer taken from a model, in characters."
+    )
+    max_tool_rounds = Setting[int](
+        "LLM_WRAPPER_MAX_TOOL_ROUNDS", 8, "Calls of the model in a row that may ask for tools, per turn."
+    )
+    max_tool_calls = Setting[int](
+        "LLM_WRAPPER_MAX_TOOL_CALLS", 32, "Tool calls that are run per turn; further ones are refused."
+    )
+    tool_timeout = Setting[float]("LLM_WRAPPER_TOOL_TIMEOUT", 10.0, "Seconds a tool may run.")
+    tool_max_memory = Setting[int](
+        "LLM_WRAPPER_TOOL_MAX_MEMORY", 64 * 1024 * 1024, "Bytes a tool's source may use in the sandbox."
+    )
+    tool_max_output = Setting[int](
+        "LLM_WRAPPER_TOOL_MAX_OUTPUT", 50_000, "Characters of a tool's result that the model gets."
+    )
+    template_max_seconds = Setting[float](
+        "LLM_WRAPPER_TEMPLATE_MAX_SECONDS", 1.0, "Seconds one template may take to render."
+    )
+    template_max_steps = Setting[int](
+        "LLM_WRAPPER_TEMPLATE_MAX_STEPS", 200_000, "Loop steps and calls one template may make."
+    )
+    template_max_chars = Setting[int](
+        "LLM_WRAPPER_TEMPLATE_MAX_CHARS", 1_000_000, "Characters one template may produce, also on the way."
+    )
+    call_timeout = Setting[float](
+        "LLM_WRAPPER_CALL_TIMEOUT", 60.0, "Seconds one LLM call may take where the YAML sets no timeout."
+    )
+    turn_lease = Setting[float](
+        "LLM_WRAPPER_TURN_LEASE", 30.0, "Seconds after which a turn that shows no sign of life counts as crashed."
+    )
+    cooldown = Setting[float](
+        "LLM_WRAPPER_COOLDOWN", 30.0, "Seconds a limited config rests if it names no time; doubles each time."
+    )
+    max_cooldown = Setting[float]("LLM_WRAPPER_MAX_COOLDOWN", 900.0, "Longest rest of a config, in seconds.")
+    cache_alias = Setting[str](
+        "LLM_WRAPPER_CACHE", "default", "Alias of the Django cache in which workers share cooling configs."
+    )
+    block_real_calls = Setting[bool](
+        "LLM_WRAPPER_BLOCK_REAL_CALLS", False, "Refuse every call that is not scripted or a demo (for tests)."
+    )
+
+
+conf = AppSettings()

@@ -1,0 +1,129 @@
+"""Which config a call goes to, and why: sticky first, else weighted random among those that can be used."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..errors import AllConfigsUnavailable, LLMConfigsNotAvailable, ToolsNotEnabled
+from ..types import ConfigChoice
+from .classes import LLMConfig
+from .cooldown import Cooling, cooling
+from .load import get_configs
+
+
+class Chooser(Protocol):
+    """The part of `random.Random` that is used; pass a seeded one to repeat a choice."""
+
+    def choices(self, population: Sequence[str], weights: Sequence[float]) -> list[str]: ...
+
+
+def choose(
+    names: Iterable[str],
+    *,
+    sticky: str | None = None,
+    exclude: Collection[str] | Mapping[str, str] = frozenset(),
+    needs_tools: bool = False,
+    rng: Chooser = random,
+) -> tuple[ConfigChoice, dict[str, Any]]:
+    """Choose one of the configs `names`, and say why as a route that can be stored as JSON.
+
+    `sticky` (the config the chat used last) wins where it can be used; the others are drawn by weight, those
+    of weight 0 only where no other is left. `exclude` holds the configs that failed in this turn, as names
+    or as name -> reason. The route is `{"chosen", "why", "candidates": {name: weight}, "skipped": {name:
+    reason}}`.
+
+    Raises LLMConfigsNotAvailable where no config is named or loaded, ToolsNotEnabled where `needs_tools` and
+    all have `tools_enabled: false`, and AllConfigsUnavailable where all others failed in this turn or are
+    cooling.
+    """
+    names = list(dict.fromkeys(names))
+    if not names:
+        raise LLMConfigsNotAvailable(
+            "No LLM configs available. The prompt names none: choose some for it (llm_config_names)."
+        )
+    configs = get_configs()
+    skipped = {name: configs.why_missing(name) for name in names if name not in configs}
+    loaded = {name: configs[name] for name in names if name in configs}
+    if not loaded:
+        raise LLMConfigsNotAvailable(
+            f"No LLM configs available. {_listed(skipped)} Put the YAML files into LLM_CONFIGS_PATH and run "
+            "`manage.py check`."
+        )
+    if needs_tools:
+        loaded = _with_tools(loaded, skipped)
+    resting = cooling(loaded)
+    usable = _usable(loaded, resting, exclude, skipped)
+    if not usable:
+        raise _all_unavailable(resting, skipped)
+    if sticky is not None and sticky not in names:
+        skipped[sticky] = "no longer a config of the prompt"
+    name, why = _draw(usable, sticky, rng)
+    route = {
+        "chosen": name,
+        "why": why,
+        "candidates": {other: config.weight for other, config in usable.items()},
+        "skipped": skipped,
+    }
+    return usable[name].choice(), route
+
+
+def _with_tools(loaded: dict[str, LLMConfig], skipped: dict[str, str]) -> dict[str, LLMConfig]:
+    able = {name: config for name, config in loaded.items() if config.tools_enabled}
+    skipped |= dict.fromkeys(loaded.keys() - able.keys(), "tools_enabled is false")
+    if not able:
+        raise ToolsNotEnabled(
+            f"Tools not enabled in LLM config but used in LLM prompt. {_listed(skipped)} "
+            "Set `tools_enabled: true` where the model can use tools, or give the prompt another config."
+        )
+    return able
+
+
+def _usable(
+    loaded: Mapping[str, LLMConfig],
+    resting: Mapping[str, Cooling],
+    exclude: Collection[str] | Mapping[str, str],
+    skipped: dict[str, str],
+) -> dict[str, LLMConfig]:
+    usable = {}
+    for name, config in loaded.items():
+        if name in exclude:
+            reason = exclude[name] if isinstance(exclude, Mapping) else ""
+            skipped[name] = f"failed in this turn: {reason}" if reason else "failed in this turn"
+        elif name in resting:
+            rest = resting[name]
+            after = f" after {rest.reason}" if rest.reason else ""
+            skipped[name] = f"cooling for {math.ceil(rest.seconds_left)} s{after}"
+        else:
+            usable[name] = config
+    return usable
+
+
+def _draw(usable: Mapping[str, LLMConfig], sticky: str | None, rng: Chooser) -> tuple[str, str]:
+    if sticky is not None and sticky in usable:
+        return sticky, "sticky"
+    weighted = {name: config.weight for name, config in usable.items() if config.weight > 0}
+    if len(usable) == 1:
+        return next(iter(usable)), "only one left"
+    if not weighted:
+        return rng.choices(list(usable), [1.0] * len(usable))[0], "last resort: all have weight 0"
+    if len(weighted) == 1:
+        return next(iter(weighted)), "only one with a weight"
+    return rng.choices(list(weighted), list(weighted.values()))[0], "weighted random"
+
+
+def _all_unavailable(resting: Mapping[str, Cooling], skipped: Mapping[str, str]) -> AllConfigsUnavailable:
+    left = {name: rest.seconds_left for name, rest in resting.items()}
+    soonest = min(left.values()) if left else None
+    advice = "Add a config" if soonest is None else f"Try again in {math.ceil(soonest)} s, or add a config"
+    return AllConfigsUnavailable(
+        f"All LLM configs are unavailable. {_listed(skipped)} {advice} to the prompt.",
+        cooling=left,
+        retry_after=soonest,
+    )
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{name[:100]}: {reason}" for name, reason in reasons.items()) + "."

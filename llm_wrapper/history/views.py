@@ -1,0 +1,129 @@
+"""Conversations as people and callers see them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count, Q
+
+from llm_wrapper.errors import TurnFailedBefore
+from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
+from llm_wrapper.models.journal import provider_messages, sent_steps
+from llm_wrapper.types import LLMReply, Usage
+
+from .transcript import SetInEntry
+
+
+def processed_messages(chat: ChatHistory, *, with_tools: bool = False) -> list[dict[str, Any]]:
+    """The chat as a chat window shows it: `{"message", "type": "user" | "bot", "tool_data", "id", "thumb"}`.
+
+    System steps, tool steps and what was not meant for the user are left out. A JSON answer with a `message` key shows that key. `tool_data` lists
+    the tool calls before the answer, only with `with_tools` (for staff: arguments and results may be internal).
+    """
+    shown: list[dict[str, Any]] = []
+    used: list[dict[str, Any]] = []
+    for step in chat.messages.order_by("position"):
+        if step.type == Message.Type.USER:
+            used = []
+        if step.type == Message.Type.ASSISTANT and step.payload.get("tool_calls"):
+            used += [
+                {"id": call["id"], **call["function"], "result": None} for call in step.payload["tool_calls"]
+            ]
+            if not step.text:
+                continue
+        if step.type == Message.Type.TOOL:
+            for call in used:
+                if call["id"] == step.payload.get("tool_call_id"):
+                    call["result"] = step.text
+        if step.type not in (Message.Type.USER, Message.Type.ASSISTANT):
+            continue
+        if step.payload.get("show_in_user_history") is False:
+            continue
+        is_bot = step.type == Message.Type.ASSISTANT
+        shown.append(
+            {
+                "message": _shown_text(step.text) if is_bot else step.text,
+                "type": "bot" if is_bot else "user",
+                "tool_data": (used or None) if with_tools and is_bot else None,
+                "id": step.pk,
+                "thumb": step.thumb,
+            }
+        )
+    return shown
+
+
+def _shown_text(text: str) -> str:
+    if text.startswith("{"):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return text
+        if isinstance(value, dict) and isinstance(value.get("message"), str):
+            return value["message"]
+    return text
+
+
+def context_of(chat: ChatHistory) -> list[dict[str, Any]]:
+    """The messages that a call made now would send, in OpenAI's format and without a window."""
+    steps = sent_steps(chat.pk, first=1, last=chat.last_position, system_id=chat.system_message_id)
+    return provider_messages(steps, turn_id=0, replay_rendered=False)
+
+
+@transaction.atomic
+def rate(chat_id: int, message_id: int, thumb: int | None) -> bool:
+    """Set a thumb (1, -1, or None to take it back) on an answer; False where the chat has no such answer."""
+    if thumb not in (1, -1, None):
+        raise ValueError(f"thumb must be 1, -1 or None, not {thumb!r}.")
+    # The chat's row is locked first, so that no step moves the transcript's end meanwhile.
+    last = ChatHistory.objects.select_for_update().values_list("last_position", flat=True).filter(pk=chat_id).first()
+    step = Message.objects.filter(pk=message_id, chat_id=chat_id, type=Message.Type.ASSISTANT).first()
+    if last is None or step is None:
+        return False
+    step.thumb = thumb
+    step.save(update_fields=["thumb", "date_updated"])
+    ChatHistory.objects.filter(pk=chat_id).update(
+        chat_history=SetInEntry(last - step.position + 1, "thumb", thumb)
+    )
+    return True
+
+
+def thumbs_counts(chat: ChatHistory) -> dict[str, int]:
+    return chat.messages.aggregate(
+        thumbs_up=Count("pk", filter=Q(thumb=1)), thumbs_down=Count("pk", filter=Q(thumb=-1))
+    )
+
+
+def stored_reply(turn: Turn) -> LLMReply:
+    """The reply of a turn that has ended, as it was given then. Raises TurnFailedBefore for one without."""
+    answer = turn.messages.filter(type=Message.Type.ASSISTANT).order_by("position").last()
+    if turn.status != Turn.Status.DONE or answer is None:
+        raise TurnFailedBefore(
+            f"This message was sent before with the same idempotency key and failed ({turn.error_code}: "
+            f"{turn.error_message}). Send it with a new key to try again."
+        )
+    calls = list(turn.llm_calls.filter(status=LLMCall.Status.DONE))
+    counts = {
+        name: _total(getattr(call, name) for call in calls)
+        for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+    }
+    unknown = any(call.cost is None for call in calls)
+    return LLMReply(
+        answer.text,
+        id=answer.pk,
+        turn=turn,
+        chat_id=turn.chat_id,
+        tool_calls=[
+            {"id": row.provider_id, "name": row.tool, "arguments": row.arguments, "status": row.status, "content": row.result}
+            for row in turn.tool_calls.all()
+        ],
+        usage=Usage(**counts),
+        cost=None if unknown else sum((call.cost for call in calls if call.cost is not None), start=0 * calls[0].cost),
+        config_name=answer.payload.get("llm_config_name", ""),
+    )
+
+
+def _total(values: Any) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

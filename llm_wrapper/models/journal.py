@@ -1,0 +1,131 @@
+"""What was done for an answer: every call of a model and every run of a tool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Case, F, IntegerField, Q, Value, When
+
+from .chats import Message, Turn
+from .prompts import PromptVersion
+
+
+class LLMCall(models.Model):
+    """One request to one model, failed ones too. The row is made before the request and closed whatever happens."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+        LOST = "lost"
+
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="llm_calls")
+    attempt = models.PositiveIntegerField(help_text="Number of the call within its turn, from 1.")
+    config_name = models.CharField(max_length=100)
+    model = models.CharField(max_length=200)
+    prompt_version = models.ForeignKey(
+        PromptVersion, null=True, blank=True, on_delete=models.SET_NULL, related_name="llm_calls"
+    )
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.RUNNING)
+    first_position = models.PositiveIntegerField(help_text="First step that was sent.")
+    last_position = models.PositiveIntegerField(help_text="Last step that was sent.")
+    system_message = models.ForeignKey(
+        Message, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    request_params = models.JSONField(default=dict, blank=True)
+    route = models.JSONField(default=dict, blank=True, help_text="Why this config: candidates, skipped ones, the draw.")
+    streamed = models.BooleanField(default=False)
+    input_tokens = models.PositiveIntegerField(null=True, blank=True)
+    output_tokens = models.PositiveIntegerField(null=True, blank=True)
+    cached_tokens = models.PositiveIntegerField(null=True, blank=True)
+    reasoning_tokens = models.PositiveIntegerField(null=True, blank=True)
+    cost = models.DecimalField(
+        max_digits=20, decimal_places=10, null=True, blank=True, help_text="Empty: unknown."
+    )
+    price_source = models.CharField(max_length=100, blank=True, default="")
+    latency = models.FloatField(null=True, blank=True, help_text="Seconds from request to end of answer.")
+    time_to_first_token = models.FloatField(null=True, blank=True, help_text="Seconds; streamed calls only.")
+    finish_reason = models.CharField(max_length=50, blank=True, default="")
+    response_id = models.CharField(max_length=200, blank=True, default="")
+    partial_text = models.TextField(blank=True, default="", help_text="What had arrived when the call broke off.")
+    error_code = models.CharField(max_length=50, blank=True, default="")
+    error_message = models.TextField(blank=True, default="")
+    started_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "LLM call"
+        ordering = ["-started_at", "-id"]
+        constraints = [models.UniqueConstraint(fields=["turn", "attempt"], name="llmw_llm_call_attempt")]
+
+    def __str__(self) -> str:
+        return f"{self.config_name} ({self.status})"
+
+    @property
+    def messages(self) -> models.QuerySet[Message]:
+        """The steps that were sent, in the order in which they were sent."""
+        return sent_steps(
+            self.turn.chat_id,
+            first=self.first_position,
+            last=self.last_position,
+            system_id=self.system_message_id,
+        )
+
+    def sent_messages(self) -> list[dict[str, Any]]:
+        """Exactly what was sent, in OpenAI's format."""
+        replay = bool(self.prompt_version and self.prompt_version.content.get("replay_rendered"))
+        return provider_messages(self.messages, self.turn_id, replay)
+
+
+def sent_steps(chat_id: int, *, first: int, last: int, system_id: int | None) -> models.QuerySet[Message]:
+    """The steps of a call that covers positions `first` to `last`: the system step in force, the pinned ones
+    before the range, and the range without what had left the context by then."""
+    others = Q(position__gte=first) | Q(pinned=True)
+    in_context = Q(left_context_at__isnull=True) | Q(left_context_at__gt=last)
+    steps = Q(position__lte=last) & others & in_context & ~Q(type__in=["system", "widget"])
+    return (
+        Message.objects.filter(Q(chat_id=chat_id) & (steps | Q(pk=system_id)))
+        .annotate(
+            sent_first=Case(
+                When(type="system", then=Value(0)), default=Value(1), output_field=IntegerField()
+            )
+        )
+        .order_by("sent_first", F("position"))
+    )
+
+
+def provider_messages(steps: Any, turn_id: int, replay_rendered: bool) -> list[dict[str, Any]]:
+    """Steps in OpenAI's format. The user template applies to this turn's message, and to earlier ones only
+    where the prompt says so."""
+    return [step.provider_message(rendered=replay_rendered or step.turn_id == turn_id) for step in steps]
+
+
+class ToolCall(models.Model):
+    """One run of a tool. `arguments` are the model's; context params are never stored."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        REFUSED = "refused"
+        UNKNOWN = "unknown"
+
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="tool_calls")
+    llm_call = models.ForeignKey(LLMCall, on_delete=models.CASCADE, related_name="tool_calls")
+    provider_id = models.CharField(max_length=200, help_text="The id by which the model knows the call.")
+    tool = models.CharField(max_length=100, help_text="The function's name as the model asked for it.")
+    arguments = models.TextField(blank=True, default="", help_text="JSON text as the model wrote it.")
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    result = models.TextField(blank=True, default="")
+    error_code = models.CharField(max_length=50, blank=True, default="")
+    duration = models.FloatField(null=True, blank=True, help_text="Seconds.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.tool} ({self.status})"

@@ -1,0 +1,161 @@
+"""What litellm gives back becomes a `Completion`: text, tool calls, usage and cost, all checked."""
+
+from __future__ import annotations
+
+import uuid
+from decimal import Decimal
+from typing import Any
+
+from llm_wrapper import errors
+from llm_wrapper.conf import conf
+from llm_wrapper.types import Completion, ModelRequest, ToolCallRequest, Usage
+
+from .failures import provider_error
+from .library import litellm
+
+MAX_TOOL_CALLS_IN_REPLY = 256
+
+
+class Assembler:
+    """Puts an answer together from a stream's chunks, or from one whole message."""
+
+    def __init__(self, request: ModelRequest) -> None:
+        self.request = request
+        self.text: list[str] = []
+        self.length = 0
+        self.tools: dict[int, dict[str, str]] = {}
+        self.finish_reason = ""
+        self.usage = Usage()
+        self.model = ""
+        self.response_id = ""
+
+    def add(self, piece: Any) -> str:
+        """Take in a chunk (`choice.delta`) or a whole response (`choice.message`); returns its text."""
+        self.response_id = self.response_id or str(getattr(piece, "id", "") or "")
+        self.model = self.model or str(getattr(piece, "model", "") or "")
+        if getattr(piece, "usage", None) is not None:
+            self.usage = read_usage(piece.usage)
+        choices = getattr(piece, "choices", None) or []
+        if not choices:
+            return ""
+        choice = choices[0]
+        self.finish_reason = str(getattr(choice, "finish_reason", None) or self.finish_reason)
+        content = getattr(choice, "delta", None) or getattr(choice, "message", None)
+        for number, call in enumerate(getattr(content, "tool_calls", None) or []):
+            self._add_tool_call(number, call)
+        text = getattr(content, "content", None) or ""
+        self.length += len(text)
+        if self.length > conf.max_answer_chars:
+            raise provider_error(
+                self.request,
+                errors.InvalidProviderResponse,
+                f"more than {conf.max_answer_chars} characters (LLM_WRAPPER_MAX_ANSWER_CHARS)",
+            )
+        self.text.append(text)
+        return text
+
+    def _add_tool_call(self, number: int, call: Any) -> None:
+        index = getattr(call, "index", None)
+        slot = self.tools.setdefault(number if index is None else index, {"id": "", "name": "", "arguments": ""})
+        slot["id"] = slot["id"] or str(getattr(call, "id", None) or "")
+        function = getattr(call, "function", None)
+        slot["name"] += str(getattr(function, "name", None) or "")
+        slot["arguments"] += str(getattr(function, "arguments", None) or "")
+        self.length += len(str(getattr(function, "arguments", None) or ""))
+
+    def completion(self) -> Completion:
+        """The whole answer. Raises where it is none: cut, empty, refused, or with too many tool calls."""
+        text = "".join(self.text)
+        if not self.finish_reason:
+            raise provider_error(self.request, errors.StreamCut, "the stream ended without a finish reason")
+        if self.finish_reason == "content_filter" and not text:
+            raise provider_error(self.request, errors.ContentRefused, "finish_reason content_filter")
+        if not text and not self.tools:
+            raise provider_error(
+                self.request, errors.InvalidProviderResponse, f"an empty answer, finish_reason {self.finish_reason}"
+            )
+        if len(self.tools) > MAX_TOOL_CALLS_IN_REPLY:
+            raise provider_error(
+                self.request, errors.InvalidProviderResponse, f"{len(self.tools)} tool calls in one answer"
+            )
+        cost, source = price(self.request, self.usage)
+        return Completion(
+            text=text,
+            tool_calls=self._tool_calls(),
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+            cost=cost,
+            price_source=source,
+            model=self.model,
+            response_id=self.response_id,
+        )
+
+    def _tool_calls(self) -> tuple[ToolCallRequest, ...]:
+        """The tool calls, each with an id of its own: some servers send none, or the same one twice."""
+        seen: set[str] = set()
+        calls = []
+        for _, slot in sorted(self.tools.items()):
+            call_id = slot["id"]
+            if not call_id or call_id in seen:
+                call_id = f"call_{uuid.uuid4().hex[:24]}"
+            seen.add(call_id)
+            calls.append(ToolCallRequest(id=call_id, name=slot["name"], arguments=slot["arguments"]))
+        return tuple(calls)
+
+
+def read_usage(usage: Any) -> Usage:
+    """Token counts; a provider that reports nothing leaves zeros behind, which here are None."""
+    details_in = getattr(usage, "prompt_tokens_details", None)
+    details_out = getattr(usage, "completion_tokens_details", None)
+    tokens_in, tokens_out = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if not tokens_in and not tokens_out:
+        return Usage()
+    return Usage(
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        cached_tokens=_count(details_in, "cached_tokens"),
+        reasoning_tokens=_count(details_out, "reasoning_tokens"),
+    )
+
+
+def _count(source: Any, name: str) -> int | None:
+    value = getattr(source, name, None)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def price(request: ModelRequest, usage: Usage) -> tuple[Decimal | None, str]:
+    """Cost of a call and where the price is from; (None, '') where it cannot be known.
+
+    The YAML's price comes first, then the price map that litellm carries.
+    """
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None, ""
+    override = request.config.price
+    if override is not None:
+        cached = usage.cached_tokens or 0 if override.cached_input is not None else 0
+        total = (
+            override.input * (usage.input_tokens - cached)
+            + (override.cached_input or 0) * cached
+            + override.output * usage.output_tokens
+        )
+        return total / 1_000_000, "config"
+    module = litellm()
+    model = request.config.price_model or request.config.model
+    try:
+        cost_in, cost_out = module.cost_per_token(
+            model=model,
+            prompt_tokens=usage.input_tokens,
+            completion_tokens=usage.output_tokens,
+            cache_read_input_tokens=usage.cached_tokens or 0,
+        )
+    except Exception as exc:  # noqa: BLE001 (litellm raises plain Exception for a model without a price)
+        if type(exc) is not Exception and type(exc).__name__ not in ("NotFoundError", "BadRequestError", "ModelNotMappedError"):
+            raise
+        return None, ""
+    return Decimal(repr(cost_in)) + Decimal(repr(cost_out)), f"litellm {_litellm_version()}"
+
+
+def _litellm_version() -> str:
+    from importlib.metadata import version
+
+    return version("litellm")

@@ -1,0 +1,142 @@
+"""litellm's exceptions become the package's own, by one table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from llm_wrapper import errors
+from llm_wrapper.types import ModelRequest
+
+# By class name, so that the table can be read without importing litellm.
+ERROR_OF: dict[str, type[errors.ProviderError]] = {
+    "RateLimitError": errors.RateLimited,
+    "Timeout": errors.ProviderTimeout,
+    "ServiceUnavailableError": errors.ProviderOverloaded,
+    "APIConnectionError": errors.ProviderConnectionFailed,
+    "BadGatewayError": errors.ProviderServerError,
+    "InternalServerError": errors.ProviderServerError,
+    "APIError": errors.ProviderServerError,
+    "OpenAIError": errors.ProviderServerError,
+    "MidStreamFallbackError": errors.StreamCut,
+    "APIResponseValidationError": errors.InvalidProviderResponse,
+    "JSONSchemaValidationError": errors.InvalidProviderResponse,
+    "AuthenticationError": errors.AuthenticationFailed,
+    "PermissionDeniedError": errors.PermissionRefused,
+    "PaymentRequiredError": errors.PaymentRequired,
+    "BudgetExceededError": errors.PaymentRequired,
+    "NotFoundError": errors.ModelNotFound,
+    "LiteLLMUnknownProvider": errors.ModelNotFound,
+    "ModelNotMappedError": errors.ModelNotFound,
+    "ContextWindowExceededError": errors.ContextWindowExceeded,
+    "ContentPolicyViolationError": errors.ContentRefused,
+    "BlockedPiiEntityError": errors.ContentRefused,
+    "GuardrailRaisedException": errors.ContentRefused,
+    "ModifyResponseException": errors.ContentRefused,
+    "SensitiveDataRouteException": errors.ContentRefused,
+    "RejectedRequestError": errors.ContentRefused,
+    "BadRequestError": errors.BadProviderRequest,
+    "InvalidRequestError": errors.BadProviderRequest,
+    "UnprocessableEntityError": errors.BadProviderRequest,
+    "UnsupportedParamsError": errors.BadProviderRequest,
+    "ImageFetchError": errors.BadProviderRequest,
+    "VectorStoreSearchError": errors.BadProviderRequest,
+    "MockException": errors.ProviderServerError,
+}
+
+SENTENCE: dict[type[errors.ProviderError], str] = {
+    errors.RateLimited: "is rate limited",
+    errors.ProviderTimeout: "did not answer in time",
+    errors.ProviderOverloaded: "is overloaded",
+    errors.ProviderConnectionFailed: "could not be reached",
+    errors.ProviderServerError: "failed on its side",
+    errors.StreamCut: "broke off its answer",
+    errors.InvalidProviderResponse: "sent something that is not an answer",
+    errors.AuthenticationFailed: "refused the key; check api_key in the config's YAML file",
+    errors.PermissionRefused: "refuses this key the model",
+    errors.PaymentRequired: "wants payment; check the account's balance",
+    errors.ModelNotFound: "does not know the model; check its name in the config's YAML file",
+    errors.BadProviderRequest: "refused the request",
+    errors.ContextWindowExceeded: "says that the conversation is longer than the model's window; set history_window",
+    errors.ContentRefused: "refused the content",
+    errors.ProviderError: "failed",
+}
+# What a provider says of a refused key may quote the key.
+SILENT = (errors.AuthenticationFailed, errors.PermissionRefused)
+
+
+def provider_error(
+    request: ModelRequest, kind: type[errors.ProviderError], detail: str = "", retry_after: float | None = None
+) -> errors.ProviderError:
+    """An error that names the config and says what to do, with the provider's words without any secret."""
+    text = f"Config {request.config.name!r} ({request.config.model}) {SENTENCE[kind]}."
+    if detail and kind not in SILENT:
+        text += f" The provider said: {scrubbed(detail, request.config.credentials.values())[:500]}"
+    return kind(text, retry_after=retry_after)
+
+
+def scrubbed(text: str, secrets: Iterable[Any]) -> str:
+    """The text without any of the secret values."""
+    for secret in secrets:
+        for part in secret.values() if isinstance(secret, dict) else [secret]:
+            if isinstance(part, str) and len(part) >= 4:
+                text = text.replace(part, "***")
+    return text
+
+
+def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
+    """The package's own error for what litellm raised. The most specific known class decides."""
+    kind: type[errors.ProviderError] = errors.ProviderError
+    for cls in type(exc).__mro__:
+        if cls.__name__ in ERROR_OF:
+            kind = ERROR_OF[cls.__name__]
+            break
+    status = getattr(exc, "status_code", None)
+    if kind is errors.ProviderServerError and status in (503, 529):
+        kind = errors.ProviderOverloaded
+    # litellm reports a refused connection as a server error of the provider.
+    if kind is errors.ProviderServerError and _has_cause(exc, "ConnectError", "APIConnectionError", "ConnectionError"):
+        kind = errors.ProviderConnectionFailed
+    return provider_error(request, kind, str(getattr(exc, "message", exc)), retry_after(_headers(exc)))
+
+
+def _has_cause(exc: BaseException, *names: str) -> bool:
+    seen: BaseException | None = exc
+    while seen is not None:
+        if type(seen).__name__ in names:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _headers(exc: Exception) -> dict[str, str]:
+    """Response headers of a failed call, lower-cased; litellm keeps them in one of two places."""
+    found: dict[str, str] = {}
+    response = getattr(exc, "response", None)
+    for source in (getattr(response, "headers", None), getattr(exc, "litellm_response_headers", None)):
+        if source:
+            found.update({str(key).lower(): str(value) for key, value in dict(source).items()})
+    return found
+
+
+def retry_after(headers: dict[str, str]) -> float | None:
+    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110 10.2.3).
+
+    None where the header is absent, in the past or not understood.
+    """
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        raw = headers.get(name, "").strip()
+        if not raw:
+            continue
+        try:
+            seconds = float(raw) * scale
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(raw).timestamp() - time.time()
+            except (ValueError, TypeError):
+                continue
+        if 0 < seconds < float("inf"):
+            return seconds
+    return None

@@ -1,0 +1,90 @@
+"""What is wrong with a prompt or a tool, as errors of the fields that hold it.
+
+The admin's forms use this before they save, and so may any other place where people edit these rows. Nothing
+here runs a tool's code or calls a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from . import prompts, tools
+from .errors import LLMWrapperError, ToolDefinitionError
+from .types import PromptSpec, ToolSpec
+
+Errors = dict[str, list[ValidationError]]
+
+
+def prompt_spec(data: Mapping[str, Any]) -> PromptSpec:
+    """A prompt as a value, from the cleaned data of a form (missing fields are empty). Tools are left out."""
+    return PromptSpec(
+        name=data.get("name") or "",
+        system=data.get("system_prompt_template") or "",
+        user=data.get("user_prompt_template") or "",
+        initial_messages=tuple(data.get("initial_messages_templates") or ()),
+        required_kwargs=tuple(data.get("required_kwargs") or ()),
+        logged_context_vars=tuple(data.get("logged_context_vars") or ()),
+        model_params=data.get("model_params") or {},
+        history_window=data.get("history_window"),
+        replay_rendered=bool(data.get("replay_rendered")),
+    )
+
+
+def tool_spec(data: Mapping[str, Any]) -> ToolSpec:
+    """A tool as a value, from the cleaned data of a form."""
+    bounds = {key: data.get(key) for key in ("timeout", "max_memory", "max_output")}
+    return ToolSpec(
+        name=data.get("name") or "",
+        code=data.get("tool_code") or "",
+        spec=data.get("tool_json_spec") or {},
+        context_params=tuple(data.get("context_params") or ()),
+        defaults=data.get("default_values_for_non_llm_params") or {},
+        idempotent=bool(data.get("idempotent")),
+        bounds={key: value for key, value in bounds.items() if value is not None},
+    )
+
+
+def prompt_errors(prompt: PromptSpec | Mapping[str, Any]) -> Errors:
+    """Everything that is wrong with a prompt's templates, by model field."""
+    return by_field(prompts.check(prompt if isinstance(prompt, PromptSpec) else prompt_spec(prompt)))
+
+
+def tool_errors(tool: ToolSpec | Mapping[str, Any]) -> Errors:
+    """Everything that is wrong with a tool's code, spec and parameters, by model field."""
+    return by_field(tools.check(tool if isinstance(tool, ToolSpec) else tool_spec(tool)))
+
+
+def by_field(errors: Iterable[LLMWrapperError]) -> Errors:
+    """Errors as validation errors of the model fields they name; '' where they name none."""
+    found: Errors = {}
+    for error in errors:
+        found.setdefault(getattr(error, "field", ""), []).extend(_field_errors(error))
+    return found
+
+
+def _field_errors(error: LLMWrapperError) -> Iterator[ValidationError]:
+    text, field, line = str(error), getattr(error, "field", ""), getattr(error, "line", None)
+    if isinstance(error, ToolDefinitionError) and line is not None and text.startswith("Line "):
+        # One error that tells several: "Line 1: ... Line 3: ..."
+        for number, part in re.findall(r"Line (\d+): (.*?)(?= Line \d+: |$)", text, re.DOTALL):
+            yield at_line(part, int(number), error.code)
+        return
+    # A prompt's error begins with the place, which the form shows by itself.
+    place = re.match(rf"{re.escape(field)}(?:\[(\d+)\])?(?:, line \d+)?: ", text) if field else None
+    if place is None or place[1] is None:
+        yield at_line(text[place.end() :] if place else text, line, error.code)
+        return
+    # The line is one of the entry's text and not of the field.
+    entry = f"entry {int(place[1]) + 1}" + (f", line {line}" if line else "")
+    yield at_line(f"{entry}: {text[place.end() :]}", None, error.code)
+
+
+def at_line(message: str, line: int | None = None, code: str = "invalid") -> ValidationError:
+    """A validation error that says on which line it is, in its text and in `params["line"]`."""
+    text = f"line {line}: {message}" if line else message
+    # Django fills `params` into the message, so its own percent signs are doubled.
+    return ValidationError(text.replace("%", "%%"), code=code, params={"line": line})
