@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from django.urls import reverse_lazy
 
@@ -84,7 +85,7 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 LLM_CONFIGS_PATH = os.environ.get("LLM_CONFIGS_PATH", BASE_DIR / "llm_configs")
 
 
-def _page(title, icon, app, model):
+def _page(title: str, icon: str, app: str, model: str) -> dict[str, Any]:
     """An entry of the admin's sidebar, for those who may see the page."""
     return {
         "title": title,

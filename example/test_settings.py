@@ -1,6 +1,7 @@
 """Settings of the test suite. DATABASE_URL and REDIS_URL, where set, move it to PostgreSQL and Redis."""
 
 import os
+import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -10,6 +11,10 @@ SECRET_KEY = "test-" + "x" * 50
 DEBUG = False
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 LLM_CONFIGS_PATH = Path(__file__).resolve().parent.parent / "tests" / "llm_configs"
+
+# A file, not memory: several threads use it, each with a connection of its own. One for each run of the suite.
+_test_database = Path(tempfile.gettempdir()) / f"llm_wrapper-test-{os.getpid()}.sqlite3"
+DATABASES["default"]["TEST"] = {"NAME": _test_database}  # noqa: F405
 
 if os.environ.get("DATABASE_URL"):
     _url = urlsplit(os.environ["DATABASE_URL"])

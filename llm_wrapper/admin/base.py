@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -38,7 +39,7 @@ class BaseAdmin(ModelAdmin):
 class ReadOnlyAdmin(BaseAdmin):
     """Rows that the runtime writes: they may be read with the view permission, and nothing else."""
 
-    actions = None
+    actions: Sequence[Any] | None = None
     change_form_template = "admin/llm_wrapper/row.html"
 
     def shown(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def row_url(obj: Model, page: str = "change") -> str:
 def row_link(obj: Model | None, label: Any = None, *, anchor: str = "") -> SafeString | str:
     """A link to a row's admin page; a dash where there is no row, plain text where it has no page."""
     if obj is None:
-        return "–"
+        return "-"
     text = str(obj) if label is None else label
     if not admin.site.is_registered(type(obj)):
         return str(text)
@@ -106,6 +107,6 @@ TONES = {
 def badge(status: str, *, title: str = "") -> SafeString | str:
     """A status as a coloured label."""
     if not status:
-        return "–"
+        return "-"
     tone = TONES.get(status, "plain")
     return format_html('<span class="llmw-badge llmw-{}" title="{}">{}</span>', tone, title, status)

@@ -80,11 +80,11 @@ class ChatHistoryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="prompt", ordering="prompt_template__name")
     def prompt(self, chat: ChatHistory) -> str:
-        return str(chat.prompt_template or "–")
+        return str(chat.prompt_template or "-")
 
     @admin.display(description="config", ordering="llm_config_name")
     def config(self, chat: ChatHistory) -> str:
-        return chat.llm_config_name or "–"
+        return chat.llm_config_name or "-"
 
     @admin.display(description="last turn")
     def last_turn(self, chat: ChatHistory) -> SafeString | str:
@@ -109,7 +109,7 @@ def chat_facts(chat: ChatHistory) -> list[tuple[str, Any]]:
     return [
         ("User", str(chat.user) if chat.user else "anonymous"),
         ("Prompt", row_link(chat.prompt_template)),
-        ("Config", chat.llm_config_name or "–"),
+        ("Config", chat.llm_config_name or "-"),
         ("Turns", formats.count(chat.turn_count)),
         ("Steps", formats.count(chat.last_position)),
         ("Tokens", tokens),
@@ -145,7 +145,7 @@ class TurnAdmin(ReadOnlyAdmin):
                 ("Status", badge(obj.status)),
                 ("Started", obj.started_at),
                 ("Took", _took(obj)),
-                ("Idempotency key", obj.idempotency_key or "–"),
+                ("Idempotency key", obj.idempotency_key or "-"),
             ],
         }
 
@@ -168,7 +168,7 @@ class TurnAdmin(ReadOnlyAdmin):
 
 def _took(turn: Turn) -> str:
     if turn.finished_at is None:
-        return "–"
+        return "-"
     return formats.seconds((turn.finished_at - turn.started_at).total_seconds())
 
 
@@ -194,7 +194,7 @@ class MessageAdmin(ReadOnlyAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         step = self.get_object(request, object_id)
-        if step is None or not self.has_view_permission(request, step):
+        if request.method != "GET" or step is None or not self.has_view_permission(request, step):
             return super().change_view(request, object_id, form_url, extra_context)
         return HttpResponseRedirect(step_url(step))
 

@@ -114,25 +114,26 @@ class ConfigState:
         """For how long the config still rests, and why; '' if it does not."""
         if self.rest is None:
             return ""
-        return f"Rests for {formats.seconds(self.rest.seconds_left)} more after: {self.rest.reason or 'a failure'}"
+        left = formats.seconds(self.rest.seconds_left)
+        return f"Rests for {left} more after: {self.rest.reason or 'a failure'}"
 
     @property
     def config_class(self) -> str:
-        return str(self.config.values["llm_config_class"]) if self.config else "–"
+        return str(self.config.values["llm_config_class"]) if self.config else "-"
 
     @property
     def model(self) -> str:
-        return self.config.model() if self.config else "–"
+        return self.config.model() if self.config else "-"
 
     @property
     def tools(self) -> str:
         if self.config is None:
-            return "–"
+            return "-"
         return "enabled" if self.config.tools_enabled else "off"
 
     @property
     def weight(self) -> str:
-        return f"{self.config.weight:g}" if self.config else "–"
+        return f"{self.config.weight:g}" if self.config else "-"
 
     @property
     def yaml(self) -> str:

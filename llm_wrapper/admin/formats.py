@@ -27,7 +27,7 @@ def count(value: int | None) -> str:
 def seconds(value: float | None) -> str:
     """A duration: 840 ms, 2.31 s, 3 min 5 s."""
     if value is None:
-        return "–"
+        return "-"
     if value < 1:
         return f"{value * 1000:.0f} ms"
     if value < 60:

@@ -168,13 +168,11 @@ class ToolForm(forms.ModelForm):
         return _clean_tool(self, super().clean() or {})
 
 
+CODE_FIELDS = {"tool_code", "tool_json_spec", "context_params", "default_values_for_non_llm_params"}
+
+
 def _clean_tool(form: Any, data: dict[str, Any]) -> dict[str, Any]:
-    if form.errors.keys() & {
-        "tool_code",
-        "tool_json_spec",
-        "context_params",
-        "default_values_for_non_llm_params",
-    }:
+    if form.errors.keys() & CODE_FIELDS:
         return data
     try:
         data.update(derived(data))
@@ -186,7 +184,7 @@ def _clean_tool(form: Any, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def derived(data: dict[str, Any]) -> dict[str, Any]:
-    """The fields that a tool's code gives, where they are empty or `derive` asks for them. Reads the code only."""
+    """The fields that a tool's code gives, where the spec is empty or `derive` asks for them."""
     if data.get("tool_json_spec") and not data.get("derive"):
         return {}
     described = tools.describe(data["tool_code"], tuple(data.get("context_params") or ()))

@@ -107,9 +107,7 @@ class SentMessage:
         self.role = str(message.get("role", ""))
         self.title = str(message.get("name") or self.role) if self.role == "tool" else self.role
         content = message.get("content")
-        self.text = (
-            content if isinstance(content, str) else "" if content is None else formats.pretty(content)
-        )
+        self.text = content if isinstance(content, str) else formats.pretty(content) if content else ""
         self.result = formats.pretty_text(self.text) if self.role == "tool" else ""
         self.requests = [request for _, request in transcript.requested(message)]
 
@@ -131,8 +129,8 @@ def call_facts(call: LLMCall) -> list[tuple[str, Any]]:
         ("Cost", f"{price} ({call.price_source})" if call.price_source else price),
         ("Latency", formats.seconds(call.latency)),
         ("First token", formats.seconds(call.time_to_first_token) if call.streamed else "not streamed"),
-        ("Finish reason", call.finish_reason or "–"),
-        ("Response id", call.response_id or "–"),
+        ("Finish reason", call.finish_reason or "-"),
+        ("Response id", call.response_id or "-"),
         ("Started", call.started_at),
     ]
 
@@ -162,7 +160,7 @@ class ToolCallAdmin(ReadOnlyAdmin):
                 ("Chat", row_link(obj.turn.chat, anchor=f"#turn-{obj.turn.number}")),
                 ("Asked for by", row_link(obj.llm_call)),
                 ("Took", formats.seconds(obj.duration)),
-                ("Error", obj.error_code or "–"),
+                ("Error", obj.error_code or "-"),
                 ("Provider id", obj.provider_id),
                 ("Started", obj.created_at),
             ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
@@ -90,27 +91,22 @@ class PromptTemplateAdmin(PreviewAdmin):
 
     @admin.display(description="configs")
     def configs(self, prompt: PromptTemplate) -> str:
-        return ", ".join(config.name for config in prompt.llm_config_names.all()) or "–"
+        return ", ".join(config.name for config in prompt.llm_config_names.all()) or "-"
 
     @admin.display(description="tools")
     def tool_names(self, prompt: PromptTemplate) -> str:
-        return ", ".join(tool.name for tool in prompt.tools.all()) or "–"
+        return ", ".join(tool.name for tool in prompt.tools.all()) or "-"
 
     @admin.display(description="version", ordering="newest_version")
     def version(self, prompt: Any) -> str:
-        return f"v{prompt.newest_version}" if prompt.newest_version else "–"
+        return f"v{prompt.newest_version}" if prompt.newest_version else "-"
 
 
 def example_context(prompt: PromptTemplate) -> dict[str, str]:
     """A value for each context variable that the prompt needs, to start a preview with."""
-    fields = (
-        "system_prompt_template",
-        "user_prompt_template",
-        "initial_messages_templates",
-        "required_kwargs",
-    )
+    fields = {field.name: field.value_from_object(prompt) for field in prompt._meta.fields}
     try:
-        names = prompts.required(prompt_spec({name: getattr(prompt, name) for name in fields}))
+        names: Iterable[str] = prompts.required(prompt_spec(fields))
     except PromptError:
         names = prompt.required_kwargs  # the templates do not parse; the preview says where
     return {str(name): f"example {name}" for name in sorted(names)}

@@ -65,11 +65,11 @@ class ToolAdmin(PreviewAdmin):
     @admin.display(description="function")
     def function(self, tool: Tool) -> str:
         spec = tool.tool_json_spec
-        return str(spec.get("name", "–")) if isinstance(spec, dict) else "–"
+        return str(spec.get("name", "-")) if isinstance(spec, dict) else "-"
 
     @admin.display(description="context params")
     def context(self, tool: Tool) -> str:
-        return ", ".join(map(str, tool.context_params)) or "–"
+        return ", ".join(map(str, tool.context_params)) or "-"
 
     @admin.display(description="prompts", ordering="prompt_count")
     def prompts(self, tool: Any) -> str:

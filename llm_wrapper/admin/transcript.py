@@ -17,14 +17,9 @@ from .base import badge
 from .formats import pretty, pretty_text
 
 PAGE_SIZE = 100
-SHOWN_ELSEWHERE = {
-    "tool_calls",
-    "tool_call_id",
-    "name",
-    "system_generated",
-    "show_in_user_history",
-    "incomplete",
-}
+SHOWN_ELSEWHERE = frozenset(
+    ("tool_calls", "tool_call_id", "name", "system_generated", "show_in_user_history", "incomplete")
+)
 
 
 def run_badge(run: ToolCall | None) -> str:

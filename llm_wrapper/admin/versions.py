@@ -80,9 +80,8 @@ class PromptVersionAdmin(ReadOnlyAdmin):
         return older.order_by("-number").first()
 
     def _restore_url(self, request: HttpRequest, version: PromptVersion) -> str:
-        if version.prompt_template_id is None or not request.user.has_perm(
-            "llm_wrapper.change_prompttemplate"
-        ):
+        may_restore = request.user.has_perm("llm_wrapper.change_prompttemplate")
+        if version.prompt_template_id is None or not may_restore:
             return ""
         page = reverse("admin:llm_wrapper_prompttemplate_change", args=[version.prompt_template_id])
         return f"{page}?restore={version.number}"

@@ -48,7 +48,7 @@ if apps.is_installed("django_ace"):
 
 
 def code_editor(mode: str, lines: int = 6) -> forms.Widget:
-    """An editor for `python`, `json` or `twig` (near enough to Jinja); without django_ace a plain text area."""
+    """An editor for `python`, `json` or `twig` (near to Jinja); without django_ace a plain text area."""
     if apps.is_installed("django_ace"):
         return CodeEditor(mode, lines)
     return forms.Textarea(attrs={"class": "llmw-input llmw-mono", "rows": lines, "spellcheck": "false"})
@@ -138,9 +138,8 @@ class NamesField(forms.CharField):
     """A list of names, written with commas between them (a JSON list is taken too)."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            **{key: value for key, value in options.items() if key not in ("encoder", "decoder")}
-        )
+        # The model's JSONField passes what a JSON form field would need.
+        super().__init__(**{key: options[key] for key in options.keys() - {"encoder", "decoder"}})
 
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -162,7 +161,5 @@ class NamesField(forms.CharField):
             names = [name for name in (part.strip() for part in text.split(",")) if name]
         for name in names:
             if not isinstance(name, str) or not name.isidentifier():
-                raise at_line(
-                    f"{name!r} is not a name. Names are letters, digits and _, with commas between them."
-                )
+                raise at_line(f"{name!r} is not a name. Write letters, digits and _, with commas between.")
         return list(dict.fromkeys(names))

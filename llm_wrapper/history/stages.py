@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import F, Subquery
 from django.db.models.functions import Now
 
@@ -119,12 +119,20 @@ def remember(chat_id: int, values: Mapping[str, Any]) -> None:
 
 
 def _lock_chat(chat_id: int) -> Any:
+    """The chat, held until the transaction ends, with `running_turn_id` and `system_text`.
+
+    The lock is a statement of its own: what is read after it is sure to be the newest, which PostgreSQL does
+    not promise for the joined parts of one locking query.
+    """
+    if connections[ChatHistory.objects.db].features.has_select_for_update:
+        ChatHistory.objects.select_for_update().only("pk").get(pk=chat_id)
+    else:
+        # SQLite locks the whole database at a transaction's first write; a read before it could be outdated.
+        Turn.objects.filter(pk=0).update(number=0)
     running = Turn.objects.filter(chat=chat_id, status=Turn.Status.RUNNING)
     return (
-        ChatHistory.objects.select_for_update(of=("self",))
-        .select_related("system_message")
-        .defer("chat_history", "current_context_variables")
-        .annotate(running_turn_id=Subquery(running.values("pk")[:1]))
+        ChatHistory.objects.defer("chat_history", "current_context_variables")
+        .annotate(running_turn_id=Subquery(running.values("pk")[:1]), system_text=F("system_message__text"))
         .get(pk=chat_id)
     )
 
@@ -177,9 +185,7 @@ def open_turn(
         lease_expires_at=Now() + timedelta(seconds=conf.turn_lease + conf.call_timeout),
     )
     steps: list[dict[str, Any]] = []
-    new_system = system_text is not None and (
-        chat.system_message is None or chat.system_message.text != storable(system_text)
-    )
+    new_system = system_text is not None and chat.system_text != storable(system_text)
     if new_system:
         steps.append({"type": Message.Type.SYSTEM, "text": system_text, "turn": turn})
     steps.extend(dict(step) for step in initial_steps)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Count, Q
+from django.db.models.functions import Now
 
 from llm_wrapper.errors import TurnFailedBefore
 from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
@@ -76,13 +77,12 @@ def rate(chat_id: int, message_id: int, thumb: int | None) -> bool:
     """Set a thumb (1, -1, or None to take it back) on an answer; False where the chat has no such answer."""
     if thumb not in (1, -1, None):
         raise ValueError(f"thumb must be 1, -1 or None, not {thumb!r}.")
-    # The chat's row is locked first, so that no step moves the transcript's end meanwhile.
-    last = ChatHistory.objects.select_for_update().values_list("last_position", flat=True).filter(pk=chat_id).first()
-    step = Message.objects.filter(pk=message_id, chat_id=chat_id, type=Message.Type.ASSISTANT).first()
-    if last is None or step is None:
+    # Written first, which takes the lock; the chat's row then, so that no step moves the transcript's end meanwhile.
+    answers = Message.objects.filter(pk=message_id, chat_id=chat_id, type=Message.Type.ASSISTANT)
+    if not answers.update(thumb=thumb, date_updated=Now()):
         return False
-    step.thumb = thumb
-    step.save(update_fields=["thumb", "date_updated"])
+    last = ChatHistory.objects.select_for_update().values_list("last_position", flat=True).get(pk=chat_id)
+    step = answers.only("position").get()
     ChatHistory.objects.filter(pk=chat_id).update(
         chat_history=SetInEntry(last - step.position + 1, "thumb", thumb)
     )

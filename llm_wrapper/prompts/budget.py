@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Undefined
+from jinja2.runtime import LoopContext, Macro, Undefined
+from jinja2.utils import Namespace
 
 from ..conf import conf
 from ..errors import TemplateTooExpensive
@@ -16,7 +17,7 @@ from .values import MAX_INT_BITS
 MAX_CALL_DEPTH = 32  # macros and recursive loops inside each other
 MAX_DATA_DEPTH = 64  # lists inside lists that a template builds
 STEPS_PER_CLOCK = 64
-NODES_PER_STEP = 8
+NODES_PER_STEP = 4
 CHARS_PER_NODE = 256
 
 
@@ -30,6 +31,7 @@ class Group(NamedTuple):
 SCALARS = frozenset({type(None), bool, int, float, str})
 SEQUENCES = frozenset({list, tuple, Group})
 DATA = SCALARS | SEQUENCES | {dict, range}
+USABLE = DATA | {LoopContext, Macro, Namespace}
 ITERABLES = SEQUENCES | {dict, range, str}
 
 
@@ -139,7 +141,7 @@ class Budget:
             refuse(values, "looped over")
         for value in values:
             self.step()
-            yield value
+            yield usable(value)
 
     # -- measuring -------------------------------------------------------------------------------------
 
@@ -216,6 +218,13 @@ def _parts(value: Any) -> Iterable[Any]:
 def is_undefined(value: Any) -> bool:
     """By the type: `isinstance` would ask the object for its class."""
     return issubclass(type(value), Undefined)
+
+
+def usable(value: Any) -> Any:
+    """The value, or an error where it is of a type that templates do not know."""
+    if type(value) not in USABLE and not is_undefined(value):
+        refuse(value, "used")
+    return value
 
 
 def refuse(value: Any, doing: str) -> None:

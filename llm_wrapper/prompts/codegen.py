@@ -61,6 +61,10 @@ class BoundedCodeGenerator(CodeGenerator):
         super().visit(node, *args, **kwargs)
         return self.write(")")
 
+    def visit_Assign(self, node: nodes.Assign, frame: Frame) -> None:
+        self.newline(node)  # so that a failed check of a namespace has a line
+        super().visit_Assign(node, frame)
+
     # -- expressions -----------------------------------------------------------------------------------
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:

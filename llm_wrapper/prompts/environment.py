@@ -7,12 +7,12 @@ from typing import Any, cast
 
 from jinja2 import StrictUndefined
 from jinja2.exceptions import SecurityError, TemplateRuntimeError, UndefinedError
-from jinja2.runtime import Context, LoopContext, Macro, Undefined
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
 from . import operators
-from .budget import DATA, SCALARS, Budget, is_undefined, refuse
+from .budget import DATA, SCALARS, Budget, is_undefined, refuse, usable
 from .codegen import BoundedCodeGenerator
 from .filters import FILTERS
 from .methods import LOOP_METHODS, call_loop, call_method, is_allowed, refusal
@@ -50,9 +50,7 @@ class BoundedContext(Context):
 
     def resolve_or_missing(self, key: str) -> Any:
         value = super().resolve_or_missing(key)
-        if value is missing or type(value) in USABLE or _is_function(value):
-            return value
-        raise SecurityError(f"'{key}' is of type {type(value).__name__}; only plain data reaches a template")
+        return value if value is missing or _is_function(value) else usable(value)
 
 
 class PromptEnvironment(ImmutableSandboxedEnvironment):
@@ -84,11 +82,11 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
             refuse(obj, "used")
         if is_allowed(obj, attribute):
             try:
-                return self._usable(getattr(obj, attribute))
+                return getattr(obj, attribute)
             except AttributeError:  # of a namespace
                 return self.undefined(obj=obj, name=attribute)
         if type(obj) is dict and attribute in obj:
-            return self._usable(obj[attribute])
+            return usable(obj[attribute])
         if attribute.startswith("_") or hasattr(type(obj), attribute):
             return self.undefined(refusal(obj, attribute), exc=SecurityError)
         return self.undefined(obj=obj, name=attribute)
@@ -110,14 +108,9 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         if type(key) not in SCALARS:
             raise TypeError("a key is text or a number")
         try:
-            return self._usable(obj[key])
+            return usable(obj[key])
         except (TypeError, LookupError):
             return self.undefined(obj=obj)
-
-    def _usable(self, value: Any) -> Any:
-        if type(value) in USABLE or type(value) in (BuiltinMethodType, MethodType):
-            return value
-        refuse(value, "used")
 
     # -- calls and operators ---------------------------------------------------------------------------
 
@@ -178,4 +171,3 @@ def _is_function(value: Any) -> bool:
 
 GLOBALS = {"range": _range, "dict": _dict, "namespace": _namespace}
 FUNCTIONS = frozenset(GLOBALS.values())
-USABLE = DATA | {Macro, LoopContext, Namespace, Unknown, Undefined}

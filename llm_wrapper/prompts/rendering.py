@@ -84,7 +84,7 @@ def _render(part: Part, context: Mapping[str, Any], message: str | None = None) 
     template = part.compiled()
     values = _picked(context, template.names - MESSAGE_NAMES)
     if message is not None:
-        values |= dict.fromkeys(MESSAGE_NAMES, str(message))
+        values |= dict.fromkeys(MESSAGE_NAMES, str.__str__(message))
     try:
         return template.render(values, Budget.from_settings())
     except Exception as error:  # noqa: BLE001 - whatever a template does, its author gets a PromptError

@@ -94,12 +94,13 @@ def text_part(text: Any, field: str) -> Part:
 
 def initial_parts(spec: PromptSpec) -> list[Part]:
     """The contents of the initial messages, or TemplateInvalid for the first that is none."""
-    for problem in _initial_problems(spec.initial_messages):
+    for problem in _shape_problems(spec.initial_messages):
         raise problem
-    return [
-        Part(INITIAL, f"{INITIAL}[{index}]", message["content"])
-        for index, message in enumerate(spec.initial_messages)
-    ]
+    return [_initial_part(index, message) for index, message in enumerate(spec.initial_messages)]
+
+
+def _initial_part(index: int, message: Mapping[str, str]) -> Part:
+    return Part(INITIAL, f"{INITIAL}[{index}]", message["content"])
 
 
 def names_in(names: Any, field: str) -> tuple[str, ...]:
@@ -110,49 +111,59 @@ def names_in(names: Any, field: str) -> tuple[str, ...]:
 
 
 def _template_problems(spec: PromptSpec) -> Iterator[TemplateInvalid]:
-    found: list[Part] = []
-    for text, field in ((spec.system, SYSTEM), (spec.user, USER)):
-        try:
-            found.append(text_part(text, field))
-        except TemplateInvalid as error:
-            yield error
-    shape = list(_initial_problems(spec.initial_messages))
-    yield from shape
-    if not shape:
-        found += initial_parts(spec)
-    for part in found:
-        try:
-            template = compiled(part.text)
-        except Unusable as error:
-            yield from (part.problem(line, sentence) for line, sentence in error.problems)
-            continue
-        early = template.names & MESSAGE_NAMES - template.guarded - template.assigned
-        if early and part.field != USER:
-            yield part.problem(
-                None, f"'{min(early)}' is the user's message, which only {USER} knows. Use another name."
-            )
+    yield from _text_problems(spec.system, SYSTEM)
+    messages = spec.initial_messages
+    yield from _shape_problems(messages)
+    for index, message in enumerate(messages if isinstance(messages, (list, tuple)) else ()):
+        if not list(_message_problems(index, message)):
+            yield from _part_problems(_initial_part(index, message))
+    yield from _text_problems(spec.user, USER)
 
 
-def _initial_problems(messages: Any) -> Iterator[TemplateInvalid]:
-    def problem(place: str, sentence: str) -> TemplateInvalid:
-        return TemplateInvalid(f"{INITIAL}{place}: {sentence}", field=INITIAL)
+def _text_problems(text: Any, field: str) -> Iterator[TemplateInvalid]:
+    try:
+        part = text_part(text, field)
+    except TemplateInvalid as error:
+        yield error
+    else:
+        yield from _part_problems(part)
 
+
+def _part_problems(part: Part) -> Iterator[TemplateInvalid]:
+    try:
+        template = compiled(part.text)
+    except Unusable as error:
+        yield from (part.problem(line, sentence) for line, sentence in error.problems)
+        return
+    early = template.names & MESSAGE_NAMES - template.guarded - template.assigned
+    if early and part.field != USER:
+        yield part.problem(
+            None, f"'{min(early)}' is the user's message, which only {USER} knows. Use another name."
+        )
+
+
+def _shape_problems(messages: Any) -> Iterator[TemplateInvalid]:
     if not isinstance(messages, (list, tuple)):
-        yield problem("", 'Must be a list of {"role": "assistant" or "user", "content": text}.')
+        sentence = 'Must be a list of {"role": "assistant" or "user", "content": text}.'
+        yield TemplateInvalid(f"{INITIAL}: {sentence}", field=INITIAL)
         return
     for index, message in enumerate(messages):
-        place = f"[{index}]"
-        if not isinstance(message, Mapping):
-            yield problem(place, f'Must be {{"role": ..., "content": ...}}, not {type(message).__name__}.')
-            continue
-        if extra := sorted(str(key) for key in message if key not in ("role", "content")):
-            yield problem(place, f"Takes only role and content, not {', '.join(extra)}.")
-        if message.get("role") not in ROLES:
-            yield problem(
-                place, "The role must be assistant or user. The system text has a field of its own."
-            )
-        if not isinstance(message.get("content"), str):
-            yield problem(place, "The content must be text.")
+        yield from _message_problems(index, message)
+
+
+def _message_problems(index: int, message: Any) -> Iterator[TemplateInvalid]:
+    def problem(sentence: str) -> TemplateInvalid:
+        return TemplateInvalid(f"{INITIAL}[{index}]: {sentence}", field=INITIAL)
+
+    if not isinstance(message, Mapping):
+        yield problem(f'Must be {{"role": ..., "content": ...}}, not {type(message).__name__}.')
+        return
+    if extra := sorted(str(key) for key in message if key not in ("role", "content")):
+        yield problem(f"Takes only role and content, not {', '.join(extra)}.")
+    if message.get("role") not in ROLES:
+        yield problem("The role must be assistant or user; the system text has its own field.")
+    if not isinstance(message.get("content"), str):
+        yield problem("The content must be text.")
 
 
 def _name_problems(names: Any, field: str) -> Iterator[TemplateInvalid]:

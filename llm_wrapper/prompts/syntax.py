@@ -32,12 +32,13 @@ FORBIDDEN: dict[type[nodes.Node], str] = {
 }
 ALLOWED: tuple[type[nodes.Node], ...] = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.Macro, nodes.CallBlock,
-    nodes.FilterBlock, nodes.With, nodes.Assign, nodes.AssignBlock, nodes.Scope, nodes.Name, nodes.NSRef, nodes.Const,
-    nodes.Tuple, nodes.List, nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter, nodes.Test,
-    nodes.Call, nodes.Getitem, nodes.Getattr, nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand,
-    nodes.BinExpr, nodes.UnaryExpr,
+    nodes.FilterBlock, nodes.With, nodes.Assign, nodes.AssignBlock, nodes.Scope, nodes.Name, nodes.NSRef,
+    nodes.Const, nodes.Tuple, nodes.List, nodes.Dict, nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter,
+    nodes.Test, nodes.Call, nodes.Getitem, nodes.Getattr, nodes.Slice, nodes.Concat, nodes.Compare,
+    nodes.Operand, nodes.BinExpr, nodes.UnaryExpr,
 )  # fmt: skip
 JINJA_ONLY = frozenset(defaults.DEFAULT_NAMESPACE) - {"range", "dict", "namespace"}
+BY_NAME = {"map": 0, "select": 0, "reject": 0, "selectattr": 1, "rejectattr": 1}
 GUARDS = frozenset({"defined", "undefined"})
 DEFAULTS = frozenset({"default", "d"})
 
@@ -117,8 +118,8 @@ def _problem(environment: Environment, node: nodes.Node) -> str:
     """What is wrong with one node by itself; '' if nothing is."""
     if not isinstance(node, ALLOWED):
         return FORBIDDEN.get(type(node), f"{type(node).__name__} is not available in prompts.")
-    if isinstance(node, nodes.Filter) and node.name not in environment.filters:
-        return _unknown("filter", node.name, environment.filters, defaults.DEFAULT_FILTERS)
+    if isinstance(node, nodes.Filter):
+        return _filter(environment, node)
     if isinstance(node, nodes.Test) and node.name not in environment.tests:
         return _unknown("test", node.name, environment.tests, defaults.DEFAULT_TESTS)
     if isinstance(node, nodes.Name):
@@ -135,6 +136,20 @@ def _problem(environment: Environment, node: nodes.Node) -> str:
         return _constant(node.value)
     if isinstance(node, nodes.TemplateData) and (bad := unstorable(node.data)):
         return f"The text holds {bad}."
+    return ""
+
+
+def _filter(environment: Environment, node: nodes.Filter) -> str:
+    """An unknown filter, or an unknown name of a filter or test given to one."""
+    if node.name not in environment.filters:
+        return _unknown("filter", node.name, environment.filters, defaults.DEFAULT_FILTERS)
+    place = BY_NAME.get(node.name, len(node.args))
+    named = node.args[place] if place < len(node.args) else None
+    if isinstance(named, nodes.Const) and isinstance(named.value, str):
+        if node.name == "map" and named.value not in environment.filters:
+            return _unknown("filter", named.value, environment.filters, defaults.DEFAULT_FILTERS)
+        if node.name != "map" and named.value not in environment.tests:
+            return _unknown("test", named.value, environment.tests, defaults.DEFAULT_TESTS)
     return ""
 
 

@@ -14,7 +14,7 @@ from llm_wrapper.types import Credentials, ToolResult, ToolSpec
 from .context import by_plain_name, hidden_spellings, plain_name, spelling, visible_parameters
 from .definition import NO_DEFAULT, Definition, load
 from .result import NOT_AVAILABLE, failed
-from .schema import schema_problems
+from .schema import BrokenSchema, schema_problems
 
 logger = logging.getLogger("llm_wrapper.tools")
 
@@ -67,7 +67,11 @@ def prepare(tool: ToolSpec, arguments: str, context: Mapping[str, Any]) -> Prepa
             "context_param_refused",
             "refused",
         )
-    problems = _problems(visible_parameters(tool), values)
+    try:
+        problems = _problems(visible_parameters(tool), values)
+    except BrokenSchema as error:
+        logger.error("Tool %s is not usable: %s", tool.name, error)
+        return failed(NOT_AVAILABLE)
     if problems:
         return _refused(f"Bad arguments: {'; '.join(problems)}. Correct them and call again.")
 

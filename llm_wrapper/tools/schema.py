@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import Any, Literal, Optional, Union, get_args, get_origin
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 SUPPORTED = "str, int, float, bool, list[T], dict[str, T], Literal[...], Optional[T] and T | None"
 
@@ -33,6 +34,10 @@ _NAMES: dict[str, Any] = {
 }
 _MAX_MESSAGES = 10
 _MAX_MESSAGE_CHARS = 300
+
+
+class BrokenSchema(ValueError):
+    """A tool's JSON Schema is not valid, or refers to something outside of itself."""
 
 
 class UnknownType(ValueError):
@@ -124,14 +129,20 @@ _Validator = extend(
 
 @lru_cache(maxsize=512)
 def _compiled(schema: str) -> Any:
+    value = json.loads(schema)
+    try:
+        _Validator.check_schema(value)
+    except (SchemaError, RecursionError) as error:
+        raise BrokenSchema(f"The schema is not valid: {str(error)[:_MAX_MESSAGE_CHARS]}") from None
     # An empty registry: the default one would fetch a remote $ref over the network.
-    return _Validator(json.loads(schema), registry=Registry())
+    return _Validator(value, registry=Registry())
 
 
 def schema_problems(schema: Mapping[str, Any], value: Any) -> list[str]:
     """What is wrong with `value`, in words that a model can act on; empty if nothing is.
 
-    At most ten messages, each of bounded length. The validator is compiled once per schema.
+    At most ten messages, each of bounded length. The validator is compiled once per schema. Raises
+    BrokenSchema.
     """
     validator = _compiled(json.dumps(schema, sort_keys=True))
     messages: list[str] = []
@@ -143,6 +154,8 @@ def schema_problems(schema: Mapping[str, Any], value: Any) -> list[str]:
             messages.append(_message(error))
     except RecursionError:
         messages.append("nested too deeply")
+    except Unresolvable as error:
+        raise BrokenSchema(f"The schema refers to {error.ref!r:.100}, which is not in it.") from None
     return messages
 
 

@@ -21,6 +21,7 @@ from llm_wrapper.models import (
     ToolCall,
     Turn,
 )
+from llm_wrapper.types import ToolCallRequest
 
 SYSTEM = """You are the support assistant of Northwind Coffee.
 The customer is on the {{ plan }} plan.
@@ -168,11 +169,7 @@ class Conversation:
         payload = values.pop("payload", {})
         if tools:
             payload["tool_calls"] = [
-                {
-                    "id": key,
-                    "type": "function",
-                    "function": {"name": name, "arguments": json.dumps(arguments)},
-                }
+                ToolCallRequest(key, name, json.dumps(arguments)).as_message_part()
                 for key, name, arguments in tools
             ]
         return self.step(
@@ -208,7 +205,7 @@ class Conversation:
 
 
 def support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
-    """A conversation with everything in it: initial message, tools, failover, a thumb, an unknown cost, a failure."""
+    """A conversation with everything in it: tools, failover, thumbs, an unknown cost, a failure."""
     talk = Conversation(
         prompt,
         user=user,

@@ -1,5 +1,7 @@
 """Templates that try to get out of the sandbox, and templates that try to exhaust the server."""
 
+# ruff: noqa: E501, RUF001 - templates are kept as their attackers would write them
+
 from __future__ import annotations
 
 # Each sees `canary` (an object whose every use is recorded, where one gets in at all), `text`, `xs`, `d`.

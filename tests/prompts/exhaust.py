@@ -1,5 +1,7 @@
-"""Renders DOS templates, each in a process of its own, and prints what it took. `python -m tests.prompts.exhaust 0 6`
-runs every sixth from the first on. Run as a program, since only a small process with one thread may be forked.
+"""Renders hostile templates, each in a process of its own, and prints what it took.
+
+`python -m tests.prompts.exhaust 0 6` runs every sixth from the first on. It is a program, since only a small
+process with one thread may be forked.
 """
 
 from __future__ import annotations

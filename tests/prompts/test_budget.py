@@ -105,7 +105,7 @@ def test_measuring_counts_shared_parts_as_often_as_they_occur() -> None:
 
 
 def test_measuring_gives_at_least_the_size_of_the_text() -> None:
-    """The estimate by which output is refused never exceeds what Python writes, so nothing fitting is refused."""
+    """The estimate that refuses output is never above what Python writes, so that what fits passes."""
     budget = Budget(seconds=60, steps=10_000, chars=10)
     for value in (["a", 1, {"b": [None, 2.5]}], [], {}, [[]], ("x",), [True, "é" * 300]):
         assert budget.measure(value) <= len(str(value))

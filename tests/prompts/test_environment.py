@@ -40,40 +40,17 @@ def _recorder(name: str) -> Any:
     return method
 
 
-for _name in [
-    "str",
-    "repr",
-    "call",
-    "len",
-    "bool",
-    "hash",
-    "iter",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "add",
-    "radd",
-    "mul",
-    "rmul",
-    "mod",
-    "rmod",
-    "getitem",
-    "contains",
-    "neg",
-    "index",
-    "int",
-    "float",
-    "format",
-    "html",
-]:
+SPECIAL = """
+    str repr call len bool hash iter eq ne lt le gt ge add radd mul rmul mod rmod getitem contains neg index
+    int float format html
+"""
+for _name in SPECIAL.split():
     setattr(Canary, f"__{_name}__", _recorder(f"__{_name}__"))
 
 
 def touched(canary: Canary) -> list[str]:
-    return list(object.__getattribute__(canary, "touched"))
+    """What was done to it, except that `isinstance` asked for its class."""
+    return [name for name in object.__getattribute__(canary, "touched") if name != "__class__"]
 
 
 def budget() -> Budget:
@@ -104,7 +81,7 @@ def test_e1_no_escape_through_the_api(template: str) -> None:
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("template", ESCAPES)
 def test_e1_no_escape_where_an_object_got_in(template: str, inside: bool) -> None:
-    """The sandbox touches no object that is not plain data, even if one is among the variables or inside one."""
+    """The sandbox touches no object that is not plain data, even if one got among the variables."""
     canary = Canary()
     values: dict[str, Any] = {**DATA, "canary": canary, "box": {"canary": canary}}
     source = template.replace("canary", "box.canary") if inside and "a=canary" not in template else template
@@ -121,22 +98,48 @@ def test_e1_no_escape_where_an_object_got_in(template: str, inside: bool) -> Non
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ box|tojson }}", "{{ box }}", "{{ box ~ '' }}", "{{ box == box }}", "{{ [box] == [1] }}",
-        "{{ box|string }}", "{{ box|items }}", "{{ box.values()|first }}", "{% for v in box.values() %}{{ v }}{% endfor %}",
-        "{{ box|dictsort(by='value') }}", "{{ xs|map(attribute='a')|list }}", "{{ xs[0] }}", "{{ xs|first }}",
-        "{{ xs|join }}", "{{ xs|sort }}", "{{ xs|unique }}", "{{ xs|sum }}", "{{ xs|max }}", "{{ 1 in xs }}",
-        "{{ xs.index(1) }}", "{{ xs.count(1) }}", "{{ '%s' % xs }}", "{{ '%s' % box }}", "{{ xs|select }}",
-        "{{ xs|select('eq', 1) }}", "{{ xs|map('upper') }}", "{{ xs|batch(1) }}", "{{ xs|urlencode }}",
+        "{{ box|tojson }}",
+        "{{ box }}",
+        "{{ box ~ '' }}",
+        "{{ box == box }}",
+        "{{ [box] == [1] }}",
+        "{{ box|string }}",
+        "{{ box|items }}",
+        "{{ box.values()|first }}",
+        "{% for v in box.values() %}{{ v }}{% endfor %}",
+        "{{ box|dictsort(by='value') }}",
+        "{{ xs|map(attribute='a')|list }}",
+        "{{ xs[0] }}",
+        "{{ xs|first }}",
+        "{% if xs|first %}{% endif %}",
+        "{% for x in xs %}{% if x %}{% endif %}{% endfor %}",
+        "{{ xs|join }}",
+        "{{ xs|sort }}",
+        "{{ xs|unique }}",
+        "{{ xs|sum }}",
+        "{{ xs|max }}",
+        "{{ 1 in xs }}",
+        "{{ xs.index(1) }}",
+        "{{ xs.count(1) }}",
+        "{{ '%s' % xs }}",
+        "{{ '%s' % box }}",
+        "{{ xs|select }}",
+        "{{ xs|select('eq', 1) }}",
+        "{{ xs|map('upper') }}",
+        "{{ xs|batch(1) }}",
+        "{{ xs|urlencode }}",
     ],
-)  # fmt: skip
+)
 def test_e1_objects_inside_data_are_not_touched(template: str) -> None:
     """An object inside a list or dict is refused by whatever walks through that."""
     canary = Canary()
+    text = ""
     try:
-        compiled(template).render({"box": {"a": canary}, "xs": [canary]}, budget())
-    except Exception as error:  # noqa: BLE001
-        assert SECRET not in str(error)
-    assert [name for name in touched(canary) if name != "__class__"] == []
+        text = compiled(template).render({"box": {"a": canary}, "xs": [canary]}, budget())
+    except Exception as error:  # noqa: BLE001 - any refusal is fine here
+        text = str(error)
+    assert SECRET not in text
+    assert touched(canary) == []
 
 
 def test_e1_model_instances_do_not_reach_templates(django_user_model: type) -> None:
@@ -148,7 +151,7 @@ def test_e1_model_instances_do_not_reach_templates(django_user_model: type) -> N
 
 
 def test_e1_only_listed_names_exist() -> None:
-    """No filter, test or global of Jinja is there that this package did not write, except plain predicates."""
+    """Every filter, test and global was written here; none is Jinja's own."""
     for table in (ENVIRONMENT.filters, ENVIRONMENT.tests, ENVIRONMENT.globals):
         assert {function.__module__.split(".")[0] for function in table.values()} == {"llm_wrapper"}
     assert set(ENVIRONMENT.globals) == {"range", "dict", "namespace"}
@@ -168,24 +171,42 @@ def test_e1_a_rendering_without_a_budget_fails() -> None:
         ("{{ user.name }} {{ user['name'] }} {{ user.get('x', 'y') }}", "Ann Ann y"),
         ("{{ user.items is defined }} {{ user.name.upper() }}", "True ANN"),
         ("{{ xs[0] }}{{ xs[-1] }}{{ xs[1:] }}{{ xs[::-1] }}", "13[2, 3][3, 2, 1]"),
-        ("{% for x in xs %}{{ loop.index }}{{ x }}{{ loop.cycle('a', 'b') }}{{ ',' if not loop.last }}{% endfor %}",
-         "11a,22b,33a"),
+        (
+            "{% for x in xs %}{{ loop.index }}{{ x }}{{ loop.cycle('a', 'b') }}"
+            "{{ ',' if not loop.last }}{% endfor %}",
+            "11a,22b,33a",
+        ),
         ("{% for x in xs if x > 1 %}{{ x }}/{{ loop.length }} {% else %}none{% endfor %}", "2/2 3/2 "),
         ("{% for x in [] %}{% else %}none{% endfor %}", "none"),
-        ("{% for n in tree recursive %}{{ n.v }}{% if n.c %}({{ loop(n.c) }}){% endif %}{% endfor %}", "1(2(3))"),
-        ("{% macro m(a, b=2) %}[{{ a }}{{ b }}{{ varargs }}]{% endmacro %}{{ m(1) }}{{ m(1, 3, 4) }}", "[12()][13(4,)]"),
+        (
+            "{% for n in tree recursive %}{{ n.v }}{% if n.c %}({{ loop(n.c) }}){% endif %}{% endfor %}",
+            "1(2(3))",
+        ),
+        (
+            "{% macro m(a, b=2) %}[{{ a }}{{ b }}{{ varargs }}]{% endmacro %}{{ m(1) }}{{ m(1, 3, 4) }}",
+            "[12()][13(4,)]",
+        ),
         ("{% macro m() %}<{{ caller() }}>{% endmacro %}{% call m() %}in{% endcall %}", "<in>"),
-        ("{% set ns = namespace(n=0) %}{% for x in xs %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}", "6"),
+        (
+            "{% set ns = namespace(n=0) %}{% for x in xs %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}",
+            "6",
+        ),
         ("{% set a, b = xs[:2] %}{{ a }}{{ b }}{% set c %}x{{ a }}{% endset %}{{ c }}", "12x1"),
         ("{% filter upper %}a{{ user.name }}{% endfilter %}{% with a = 1 %}{{ a }}{% endwith %}", "AANN1"),
-        ("{{ 'yes' if xs else 'no' }}{{ 'a' if none }}{{ xs and 1 }}{{ none or 'x' }}{{ not xs }}", "yes1xFalse"),
-        ("{{ {'a': 1, 2: [3]} }}{{ (1, 'b') }}{{ () }}{{ dict(user, age=3).age }}{{ dict([['k', 'v']]).k }}",
-         "{'a': 1, 2: [3]}(1, 'b')()3v"),
+        (
+            "{{ 'yes' if xs else 'no' }}{{ 'a' if none }}{{ xs and 1 }}{{ none or 'x' }}{{ not xs }}",
+            "yes1xFalse",
+        ),
+        (
+            "{{ {'a': 1, 2: [3]} }}{{ (1, 'b') }}{{ () }}{{ dict(user, age=3).age }}"
+            "{{ dict([['k', 'v']]).k }}",
+            "{'a': 1, 2: [3]}(1, 'b')()3v",
+        ),
         ("{% raw %}{{ x }}{% endraw %}{# not seen #}{{ '{{' }}", "{{ x }}{{"),
         ("{{ range(3)|list }}{% for x in range(2, 0, -1) %}{{ x }}{% endfor %}", "[0, 1, 2]21"),
         ("line\r\nnext\n", "line\nnext\n"),
     ],
-)  # fmt: skip
+)
 def test_ordinary_templates_work_as_in_jinja(template: str, text: str) -> None:
     """What prompt authors know of Jinja works."""
     values = {"user": {"name": "Ann"}, "xs": [1, 2, 3], "tree": [{"v": 1, "c": [{"v": 2, "c": [{"v": 3}]}]}]}

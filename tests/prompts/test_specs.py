@@ -39,12 +39,13 @@ def test_all_problems_are_told_at_once() -> None:
         ("system_prompt_template", 2),
         ("system_prompt_template", 3),
         ("system_prompt_template", 3),
+        ("initial_messages_templates", None),
+        ("initial_messages_templates", None),
+        ("initial_messages_templates", 2),
         ("user_prompt_template", 1),
-        ("initial_messages_templates", None),
-        ("initial_messages_templates", None),
         ("required_kwargs", None),
         ("logged_context_vars", None),
-    ] or [(field, line) for field, line, _ in found] == []
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,10 @@ def test_e5_bad_initial_messages_are_refused(messages: Any, says: str) -> None:
     spec = PromptSpec("p", initial_messages=messages)
     (problem,) = check(spec)
     assert problem.field == "initial_messages_templates"
-    assert pytest.raises(TemplateInvalid, lambda: render_initial(spec, {})).match(says)
-    assert pytest.raises(TemplateInvalid, lambda: require(spec, {})).match(says)
+    with pytest.raises(TemplateInvalid, match=says):
+        render_initial(spec, {})
+    with pytest.raises(TemplateInvalid, match=says):
+        require(spec, {})
 
 
 @pytest.mark.parametrize("field", ["system", "user"])

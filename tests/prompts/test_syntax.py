@@ -23,6 +23,8 @@ from llm_wrapper.types import PromptSpec
         ("{{ x|pprint }}", "'pprint' is not available in prompts", 1),
         ("{% if 0 %}{{ x|nope }}{% endif %}", "'nope' does not exist", 1),
         ("{{ 1 if x is nope }}", "The test 'nope' does not exist", 1),
+        ("{{ x|map('nope') }}", "The filter 'nope' does not exist", 1),
+        ("{{ x|selectattr('a', 'nope') }}", "The test 'nope' does not exist", 1),
         ("{{ x is callable }}", "is not available", 1),
         ("{{ lipsum() }}", "'lipsum' is not available", 1),
         ("{{ self }}", "'self'", 1),
@@ -43,7 +45,7 @@ from llm_wrapper.types import PromptSpec
     ],
 )
 def test_e1_e2_forbidden_templates_are_refused_when_saved(template: str, says: str, line: int | None) -> None:
-    """A template that cannot be rendered is refused with its reason and line, never with another exception."""
+    """A template that cannot be rendered is refused with reason and line, never with another exception."""
     problem = check(PromptSpec("p", system=template))[0]
     assert says in str(problem)
     assert (problem.field, problem.line) == ("system_prompt_template", line)

@@ -48,17 +48,35 @@ NOW = dt.datetime(2025, 1, 2, 3, 4, tzinfo=dt.UTC)
 @pytest.mark.parametrize(
     ("value", "result"),
     [
-        (None, None), (True, True), (0, 0), (2.5, 2.5), ("x", "x"), ("é😀", "é😀"),
-        (gettext_lazy("Yes"), "Yes"), (lazy(lambda: 5, int)(), "5"), (mark_safe("<b>"), "<b>"), (Loud("a"), "a"),
-        (Decimal("1.50"), "1.50"), (NOW, "2025-01-02T03:04:00+00:00"), (NOW.date(), "2025-01-02"),
-        (dt.time(3, 4), "03:04:00"), (dt.timedelta(days=1), "P1DT00H00M00S"),
+        (None, None),
+        (True, True),
+        (0, 0),
+        (2.5, 2.5),
+        ("x", "x"),
+        ("é😀", "é😀"),
+        (gettext_lazy("Yes"), "Yes"),
+        (lazy(lambda: 5, int)(), "5"),
+        (mark_safe("<b>"), "<b>"),
+        (Loud("a"), "a"),
+        (Decimal("1.50"), "1.50"),
+        (NOW, "2025-01-02T03:04:00+00:00"),
+        (NOW.date(), "2025-01-02"),
+        (dt.time(3, 4), "03:04:00"),
+        (dt.timedelta(days=1), "P1DT00H00M00S"),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (Color.RED, "red"), (Size.SMALL, "s"), (Level.HIGH, 3),
-        ([1, (2, [3])], [1, [2, [3]]]), (Point(1, 2), [1, 2]), ({"b", "a"}, ["a", "b"]), (frozenset({2, 1}), [1, 2]),
-        ({"a": {1: Color.RED}}, {"a": {"1": "red"}}), (OrderedDict(a=1), {"a": 1}), ({NOW.date(): 1}, {"2025-01-02": 1}),
+        (Color.RED, "red"),
+        (Size.SMALL, "s"),
+        (Level.HIGH, 3),
+        ([1, (2, [3])], [1, [2, [3]]]),
+        (Point(1, 2), [1, 2]),
+        ({"b", "a"}, ["a", "b"]),
+        (frozenset({2, 1}), [1, 2]),
+        ({"a": {1: Color.RED}}, {"a": {"1": "red"}}),
+        (OrderedDict(a=1), {"a": 1}),
+        ({NOW.date(): 1}, {"2025-01-02": 1}),
         ({Color.RED: 1}, {"red": 1}),
     ],
-)  # fmt: skip
+)
 def test_plain_values(value: Any, result: Any) -> None:
     """Each kind of data becomes the JSON value that it stands for, of an exact built-in type."""
     copy = plain({"x": value})["x"]
@@ -70,14 +88,27 @@ def test_plain_values(value: Any, result: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (object(), "'x' is a object"), (print, "'x' is a builtin_function_or_method"), (int, "'x' is a type"),
-        (b"x", "'x' is a bytes"), (iter([1]), "list_iterator"), ({"a": [1, object()]}, r"'x\.a\[1\]'"),
-        (UserDict(a=1), "UserDict"), ({}.keys(), "dict_keys"), (float("nan"), "JSON cannot hold"),
-        (float("inf"), "JSON cannot hold"), (2**2000, "1024 bits"), ("a\x00b", "NUL"), ("\ud800", "surrogate"),
-        ({"a\x00": 1}, "NUL"), ({(1, 2): 1}, "key"), ({1: 1, "1": 2}, "the same as text"), (1j, "complex"),
-        ([0] * 100_001, "too large"), ("x" * 5_000_001, "longer than 5000000"),
+        (object(), "'x' is a object"),
+        (print, "'x' is a builtin_function_or_method"),
+        (int, "'x' is a type"),
+        (b"x", "'x' is a bytes"),
+        (iter([1]), "list_iterator"),
+        ({"a": [1, object()]}, r"'x\.a\[1\]'"),
+        (UserDict(a=1), "UserDict"),
+        ({}.keys(), "dict_keys"),
+        (float("nan"), "JSON cannot hold"),
+        (float("inf"), "JSON cannot hold"),
+        (2**2000, "1024 bits"),
+        ("a\x00b", "NUL"),
+        ("\ud800", "surrogate"),
+        ({"a\x00": 1}, "NUL"),
+        ({(1, 2): 1}, "key"),
+        ({1: 1, "1": 2}, "the same as text"),
+        (1j, "complex"),
+        ([0] * 100_001, "too large"),
+        ("x" * 5_000_001, "longer than 5000000"),
     ],
-)  # fmt: skip
+)
 def test_e1_what_is_not_data_is_refused_by_name(value: Any, says: str) -> None:
     """Anything else is refused with the name and place of the variable."""
     with pytest.raises(BadContextVariable, match=says):

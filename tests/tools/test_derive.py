@@ -112,7 +112,9 @@ def test_every_docstring_style_is_read(code: str) -> None:
     """NumPy and reST docstrings describe parameters as well as Google's."""
     described = describe(code)
     assert described.spec["description"] == "Short."
-    assert described.spec["parameters"]["properties"] == {"x": {"type": "integer", "description": "The number."}}
+    assert described.spec["parameters"]["properties"] == {
+        "x": {"type": "integer", "description": "The number."}
+    }
 
 
 def test_a_registered_function_is_described_like_source() -> None:
@@ -148,7 +150,13 @@ def test_all_problems_come_at_once_with_the_first_line() -> None:
     error = problem_of('def f(\n    a,\n    b: int,\n    c: Order,\n    d: int = "x",\n):\n    """Do."""')
     assert error.line == 2
     message = str(error)
-    for words in ("'a' has no type", "not describe 'b'", "the type Order is not", "default 'x' of 'd'", "Line 5:"):
+    for words in (
+        "'a' has no type",
+        "not describe 'b'",
+        "the type Order is not",
+        "default 'x' of 'd'",
+        "Line 5:",
+    ):
         assert words in message
 
 

@@ -7,7 +7,7 @@ from itertools import groupby as grouped
 from typing import Any
 
 from .. import growth
-from ..budget import Group, is_undefined
+from ..budget import Group, is_undefined, usable
 from .registry import getter, sort_keys, template_filter, text_of
 
 
@@ -160,6 +160,8 @@ def map_(context: Any, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
     if not args:
         raise TypeError("map takes the name of a filter, or attribute=")
     name, *rest = args
+    if name not in context.environment.filters:
+        raise TypeError("map takes the name of a filter, or attribute=")
     call = context.environment.call_filter
     return [call(name, item, rest, kwargs, context=context) for item in context.budget.take(value)]
 
@@ -170,10 +172,12 @@ def _select(*, wanted: bool, by_attribute: bool) -> Callable[..., list[Any]]:
             raise TypeError("selectattr and rejectattr take the name of an attribute")
         get = getter(context, args[0] if by_attribute else None)
         test, rest = args[by_attribute : by_attribute + 1], list(args[by_attribute + 1 :])
+        if test and test[0] not in context.environment.tests:
+            raise TypeError("the values are chosen by the name of a test")
 
         def holds(item: Any) -> bool:
             if not test:
-                return bool(get(item))
+                return bool(usable(get(item)))
             return bool(context.environment.call_test(test[0], get(item), rest, kwargs, context=context))
 
         return [item for item in context.budget.take(value) if holds(item) is wanted]

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2.utils import pass_context
 
-from ..budget import DATA, Budget, is_undefined, refuse
+from ..budget import DATA, Budget, is_undefined, refuse, usable
 
 FILTERS: dict[str, Callable[..., Any]] = {}
 
@@ -34,7 +34,7 @@ def template_filter(*names: str, deep: bool = True, undefined: bool = False) -> 
                 if deep:
                     budget.measure(part)
             result = function(context, value, *args, **kwargs)
-            return result if result is value or not deep else budget.made(result)
+            return usable(result) if result is value or not deep else budget.made(result)
 
         for name in names:
             FILTERS[name] = call

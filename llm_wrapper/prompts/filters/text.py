@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from .registry import template_filter, text_of
 
 MAX_WRAPPED = 20_000
 MAX_INDENT = 1000
+WORD = re.compile(r"\w+")
 ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"}
 
 
@@ -114,7 +116,7 @@ def wordwrap(
 def wordcount(context: Any, value: Any) -> int:
     text = text_of(context, value)
     context.budget.split(text)
-    return len(text.split())
+    return sum(1 for _ in WORD.finditer(text))
 
 
 @template_filter("format")
@@ -134,7 +136,7 @@ def urlencode(context: Any, value: Any) -> str:
     if type(value) is not dict:
         return encoded(value, "/")
     pairs = [f"{encoded(key, '')}={encoded(item, '')}" for key, item in value.items()]
-    return growth.joined(context.budget, pairs, "&")
+    return growth.joined(context.budget, pairs, "&").replace("%20", "+")
 
 
 @template_filter("tojson")
