@@ -1,4 +1,4 @@
-"""The runnable site: SQLite, the admin, demo configs. Every value that differs between places comes from the environment."""
+"""The runnable site: SQLite, the admin, demo configs. What differs between places comes from the environment."""
 
 import os
 from pathlib import Path

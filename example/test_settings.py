@@ -3,8 +3,10 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from . import settings
 from .settings import *  # noqa: F403
 
 SECRET_KEY = "test-" + "x" * 50
@@ -14,7 +16,7 @@ LLM_CONFIGS_PATH = Path(__file__).resolve().parent.parent / "tests" / "llm_confi
 
 # A file, not memory: several threads use it, each with a connection of its own. One for each run of the suite.
 _test_database = Path(tempfile.gettempdir()) / f"llm_wrapper-test-{os.getpid()}.sqlite3"
-DATABASES["default"]["TEST"] = {"NAME": _test_database}  # noqa: F405
+DATABASES: dict[str, dict[str, Any]] = {"default": {**settings.DATABASES["default"], "TEST": {"NAME": _test_database}}}
 
 if os.environ.get("DATABASE_URL"):
     _url = urlsplit(os.environ["DATABASE_URL"])

@@ -33,7 +33,9 @@ class AppSettings:
         "LLM_WRAPPER_CONFIG_CLASSES", {}, "Your own config classes: the name used in YAML -> dotted path."
     )
     transcript_limit = Setting[int | None](
-        "LLM_WRAPPER_TRANSCRIPT_LIMIT", 200, "Newest entries kept in ChatHistory.chat_history; None keeps all."
+        "LLM_WRAPPER_TRANSCRIPT_LIMIT",
+        200,
+        "Newest entries kept in ChatHistory.chat_history; None keeps all.",
     )
     history_window = Setting[int | None](
         "LLM_WRAPPER_HISTORY_WINDOW", None, "Newest messages sent to the model where a prompt sets no window."
@@ -70,7 +72,9 @@ class AppSettings:
         "LLM_WRAPPER_CALL_TIMEOUT", 60.0, "Seconds one LLM call may take where the YAML sets no timeout."
     )
     turn_lease = Setting[float](
-        "LLM_WRAPPER_TURN_LEASE", 30.0, "Seconds after which a turn that shows no sign of life counts as crashed."
+        "LLM_WRAPPER_TURN_LEASE",
+        30.0,
+        "Seconds after which a turn that shows no sign of life counts as crashed.",
     )
     cooldown = Setting[float](
         "LLM_WRAPPER_COOLDOWN", 30.0, "Seconds a limited config rests if it names no time; doubles each time."

@@ -76,7 +76,7 @@ class LLMCallFinished(Event):
     config_name: str
     error_code: str = ""
     latency: float = 0.0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost: Decimal | None = None
 
 

@@ -74,7 +74,9 @@ class LLMCommunicationWrapper:
         if initialize:
             prompts.require(replace(spec, user="", required_kwargs=()), self._context, where="the new chat")
             if spec.system:
-                steps.append({"type": Message.Type.SYSTEM, "text": prompts.render_system(spec, self._context)})
+                steps.append(
+                    {"type": Message.Type.SYSTEM, "text": prompts.render_system(spec, self._context)}
+                )
             steps += initial_steps(spec, self._context)
         return history.create_chat(
             user=self.user,
@@ -99,7 +101,8 @@ class LLMCommunicationWrapper:
         *,
         idempotency_key: str | None = None,
     ) -> LLMReply:
-        """Send a message and wait for the answer, a `str` with `.id`, `.turn`, `.tool_calls`, `.usage`, `.cost`, `.parsed`.
+        """Send a message and wait for the answer, a `str` with `.id`, `.turn`, `.tool_calls`, `.usage`, `.cost` and
+        `.parsed`.
 
         `context_vars` are laid over the remembered ones. With `retry_on_openai_time_limit` a config that is
         rate limited, slow, overloaded or unreachable is left for another of the prompt's, until none is left
@@ -192,7 +195,9 @@ class LLMCommunicationWrapper:
     ) -> LLMReply:
         """One answer to a prompt, outside any chat; nothing is stored. The user template, if there is one, is
         rendered with an empty message."""
-        job = _unsaved_job(prompt_name, response_format_class, initializing_context_vars, retry_on_openai_time_limit)
+        job = _unsaved_job(
+            prompt_name, response_format_class, initializing_context_vars, retry_on_openai_time_limit
+        )
         return _reply(list(drive(run_turn(job, UnsavedJournal()))))
 
     @staticmethod
@@ -219,7 +224,8 @@ class LLMCommunicationWrapper:
     def llm_config_name(self) -> str:
         """The config that the chat stays with."""
         return str(
-            ChatHistory.objects.values_list("llm_config_name", flat=True).get(pk=self._chat.pk) or self._sticky
+            ChatHistory.objects.values_list("llm_config_name", flat=True).get(pk=self._chat.pk)
+            or self._sticky
         )
 
     def get_chat_history_object(self) -> ChatHistory:
@@ -274,7 +280,9 @@ def checked_message(message: Any) -> str:
     return message
 
 
-def _unsaved_job(prompt_name: str, response_format: Any, context: Mapping[str, Any] | None, fail_over: bool) -> TurnJob:
+def _unsaved_job(
+    prompt_name: str, response_format: Any, context: Mapping[str, Any] | None, fail_over: bool
+) -> TurnJob:
     prompt, version = load_prompt(prompt_name)
     return TurnJob(
         chat_id=0,

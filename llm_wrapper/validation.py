@@ -68,10 +68,13 @@ def by_field(errors: Iterable[LLMWrapperError]) -> Errors:
 
 def _field_errors(error: LLMWrapperError) -> Iterator[ValidationError]:
     text, field, line = str(error), getattr(error, "field", ""), getattr(error, "line", None)
-    if isinstance(error, ToolDefinitionError) and line is not None and text.startswith("Line "):
-        # One error that tells several: "Line 1: ... Line 3: ..."
-        for number, part in re.findall(r"Line (\d+): (.*?)(?= Line \d+: |$)", text, re.DOTALL):
-            yield at_line(part, int(number), error.code)
+    if isinstance(error, ToolDefinitionError):
+        # One error may tell several: "There is no function. Line 3: ..."
+        first, *rest = re.split(r"(?:^|(?<=\s))Line (\d+): ", text)
+        if first.strip():
+            yield at_line(first.strip(), None if rest else line, error.code)
+        for number, part in zip(rest[::2], rest[1::2], strict=True):
+            yield at_line(part.strip(), int(number), error.code)
         return
     # A prompt's error begins with the place, which the form shows by itself.
     place = re.match(rf"{re.escape(field)}(?:\[(\d+)\])?(?:, line \d+)?: ", text) if field else None

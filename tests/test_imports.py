@@ -18,7 +18,11 @@ def test_manage_py_imports_neither_litellm_nor_openai(tmp_path):
         "heavy = {'litellm', 'openai', 'pydantic_monty', 'tiktoken'} & set(sys.modules)\n"
         "print('loaded:', sorted(heavy))\n"
     )
-    environment = {**os.environ, "SQLITE_PATH": str(tmp_path / "db.sqlite3"), "CACHE_PATH": str(tmp_path / "cache")}
+    environment = {
+        **os.environ,
+        "SQLITE_PATH": str(tmp_path / "db.sqlite3"),
+        "CACHE_PATH": str(tmp_path / "cache"),
+    }
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

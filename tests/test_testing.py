@@ -19,7 +19,11 @@ def test_the_number_of_calls_is_asserted(make_prompt):
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     with scripted_model(rate_limit(), "ok"), assertNumLLMCalls(2):
         wrapper.send_user_message_and_get_response("hi", None, True)
-    with scripted_model("ok"), pytest.raises(AssertionError, match="1 LLM calls were made, 0 expected"), assertNumLLMCalls(0):
+    with (
+        scripted_model("ok"),
+        pytest.raises(AssertionError, match="1 LLM calls were made, 0 expected"),
+        assertNumLLMCalls(0),
+    ):
         wrapper.send_user_message_and_get_response("hi")
 
 
@@ -43,7 +47,9 @@ def test_delays_are_kept(make_prompt):
 
 def test_the_guard_refuses_real_calls():
     """With the guard on, a call that would reach a model is refused before anything is loaded or sent."""
-    choice = ConfigChoice(name="real", model="openai/gpt-4o", params={}, credentials=Credentials({"api_key": "k"}))
+    choice = ConfigChoice(
+        name="real", model="openai/gpt-4o", params={}, credentials=Credentials({"api_key": "k"})
+    )
     request = ModelRequest(config=choice, messages=[{"role": "user", "content": "hi"}])
     with block_real_calls(), pytest.raises(errors.RealCallBlocked, match="real"):
         current().complete(request)

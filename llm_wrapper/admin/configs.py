@@ -38,9 +38,7 @@ class LLMConfigNameAdmin(ReadOnlyAdmin):
             row.state = ConfigState(row.name, configs, resting.get(row.name))
         return changelist
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if request.method == "GET" and self.has_view_permission(request):
             for text in folder_remarks():
                 messages.warning(request, text)

@@ -9,8 +9,8 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from llm_wrapper import tools
-from llm_wrapper.errors import ToolDefinitionError
 from llm_wrapper.models import Tool
+from llm_wrapper.validation import tool_errors
 
 from . import formats
 from .base import row_link
@@ -69,7 +69,8 @@ class ToolAdmin(PreviewAdmin):
 
     @admin.display(description="context params")
     def context(self, tool: Tool) -> str:
-        return ", ".join(map(str, tool.context_params)) or "-"
+        params = tool.context_params
+        return ", ".join(map(str, params)) or "-" if isinstance(params, list) else "-"
 
     @admin.display(description="prompts", ordering="prompt_count")
     def prompts(self, tool: Any) -> str:
@@ -77,7 +78,7 @@ class ToolAdmin(PreviewAdmin):
 
 
 def _visible(tool: Tool) -> str:
-    try:
-        return formats.pretty(tools.visible_spec(tool.spec()))
-    except ToolDefinitionError:
-        return ""  # a row that came by another way; the form says what is wrong when it is saved
+    """The tool as the model sees it; '' for a row that came by another way than this form and cannot work."""
+    if not isinstance(tool.context_params, list) or tool_errors(tool.spec()):
+        return ""
+    return formats.pretty(tools.visible_spec(tool.spec()))

@@ -74,9 +74,7 @@ class PromptVersionAdmin(ReadOnlyAdmin):
     def _previous(self, version: PromptVersion) -> PromptVersion | None:
         if version.prompt_template_id is None:
             return None
-        older = PromptVersion.objects.filter(
-            prompt_template=version.prompt_template_id, number__lt=version.number
-        )
+        older = PromptVersion.objects.filter(prompt_template=version.prompt_template_id, number__lt=version.number)
         return older.order_by("-number").first()
 
     def _restore_url(self, request: HttpRequest, version: PromptVersion) -> str:

@@ -7,6 +7,7 @@ writes anything: the status is the fence.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,7 +29,11 @@ from .transcript import Append, DropOldest, MergeObject
 
 @dataclass
 class TurnState:
-    """Where a running turn stands. Only the turn's own worker writes to the chat, so this stays true."""
+    """Where a running turn stands. Only the turn's own worker writes to the chat, so this stays true.
+
+    `leased_until` is on this process's monotonic clock. `messages` are what the next call sends, read once and
+    then kept up with each step.
+    """
 
     turn: Turn
     chat_id: int
@@ -38,10 +43,19 @@ class TurnState:
     config_name: str = ""
     calls: int = 0
     tool_calls: dict[str, ToolCall] = field(default_factory=dict)
+    leased_until: float = 0.0
+    first_position: int = 0
+    messages: list[dict[str, Any]] | None = None
 
     @property
     def turn_id(self) -> int:
         return int(self.turn.pk)
+
+    def wrote(self, message: Message) -> None:
+        """Take note of a step of this turn."""
+        self.position = message.position
+        if self.messages is not None:
+            self.messages.append(message.provider_message(rendered=True))
 
 
 def new_steps(chat_id: int, after: int, steps: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -57,7 +71,9 @@ def _write_steps(chat_id: int, after: int, steps: Sequence[Mapping[str, Any]], *
     """Steps, their transcript entries, and further columns of the chat, in the caller's transaction."""
     messages = new_steps(chat_id, after, steps)
     if messages:
-        columns["chat_history"] = Append([message.entry() for message in messages], columns.get("chat_history", "chat_history"))
+        columns["chat_history"] = Append(
+            [message.entry() for message in messages], columns.get("chat_history", "chat_history")
+        )
         columns["last_position"] = messages[-1].position
     ChatHistory.objects.filter(pk=chat_id).update(updated_at=Now(), **columns)
     return messages
@@ -65,12 +81,24 @@ def _write_steps(chat_id: int, after: int, steps: Sequence[Mapping[str, Any]], *
 
 def _renew(state: TurnState, seconds: float = 0.0, **columns: Any) -> None:
     """Renew the lease for work that may take `seconds`, or stop if the turn is no longer ours."""
-    lease = timedelta(seconds=conf.turn_lease + seconds)
+    lease = conf.turn_lease + seconds
+    started = time.monotonic()
     running = Turn.objects.filter(pk=state.turn_id, status=Turn.Status.RUNNING)
-    if not running.update(**{"lease_expires_at": Now() + lease, **columns}):
-        raise TurnLost(
-            f"Turn {state.turn_id} was ended by another worker, because its lease ran out. Nothing more was written."
-        )
+    if not running.update(**{"lease_expires_at": Now() + timedelta(seconds=lease), **columns}):
+        raise _lost(state)
+    state.leased_until = started + lease
+
+
+def _lost(state: TurnState) -> TurnLost:
+    return TurnLost(
+        f"Turn {state.turn_id} was ended by another worker, because its lease ran out. Nothing more was written."
+    )
+
+
+def _renew_for(state: TurnState, seconds: float) -> None:
+    """Renew the lease for work of so many seconds, unless it lasts that long anyway."""
+    if state.leased_until - time.monotonic() < seconds + conf.turn_lease / 2:
+        _renew(state, seconds)
 
 
 # -- chats -----------------------------------------------------------------------------------------------
@@ -124,10 +152,11 @@ def _lock_chat(chat_id: int) -> Any:
     The lock is a statement of its own: what is read after it is sure to be the newest, which PostgreSQL does
     not promise for the joined parts of one locking query.
     """
-    if connections[ChatHistory.objects.db].features.has_select_for_update:
+    connection = connections[ChatHistory.objects.db]
+    if connection.features.has_select_for_update:
         ChatHistory.objects.select_for_update().only("pk").get(pk=chat_id)
-    else:
-        # SQLite locks the whole database at a transaction's first write; a read before it could be outdated.
+    elif getattr(connection, "transaction_mode", None) != "IMMEDIATE":
+        # SQLite then locks the database at a transaction's first write; a read before it could be outdated.
         Turn.objects.filter(pk=0).update(number=0)
     running = Turn.objects.filter(chat=chat_id, status=Turn.Status.RUNNING)
     return (
@@ -177,12 +206,12 @@ def open_turn(
         if earlier is not None:
             return _same_request(earlier, storable(text))
     _refuse_if_running(chat)
+    lease, started = conf.turn_lease + conf.call_timeout, time.monotonic()
     turn = Turn.objects.create(
         chat_id=chat_id,
         number=chat.turn_count + 1,
         idempotency_key=idempotency_key,
-        # Read back by nobody here, so the database's clock may set it.
-        lease_expires_at=Now() + timedelta(seconds=conf.turn_lease + conf.call_timeout),
+        lease_expires_at=Now() + timedelta(seconds=lease),
     )
     steps: list[dict[str, Any]] = []
     new_system = system_text is not None and chat.system_text != storable(system_text)
@@ -214,6 +243,7 @@ def open_turn(
         system_message_id=system_id,
         user_message=messages[-1],
         config_name=chat.llm_config_name,
+        leased_until=started + lease,
     )
 
 
@@ -245,6 +275,8 @@ def window(state: TurnState, *, limit: int | None, replay_rendered: bool) -> tup
     With a `limit` these are the newest messages, begun at a user message so that a tool call is never
     parted from its result, and always reaching back to this turn's own message.
     """
+    if state.messages is not None:
+        return state.first_position, list(state.messages)
     first = 1
     if limit is not None:
         start = max(state.position - limit + 1, 1)
@@ -254,7 +286,8 @@ def window(state: TurnState, *, limit: int | None, replay_rendered: bool) -> tup
         )
         first = candidates.order_by("position").values_list("position", flat=True).first() or own
     steps = sent_steps(state.chat_id, first=first, last=state.position, system_id=state.system_message_id)
-    return first, provider_messages(steps, state.turn_id, replay_rendered)
+    state.first_position, state.messages = first, provider_messages(steps, state.turn_id, replay_rendered)
+    return first, list(state.messages)
 
 
 def start_call(
@@ -269,7 +302,7 @@ def start_call(
     timeout: float,
 ) -> LLMCall:
     """Put the call on record before it is made."""
-    _renew(state, timeout)
+    _renew_for(state, timeout)
     state.calls += 1
     return LLMCall.objects.create(
         turn=state.turn,
@@ -336,7 +369,10 @@ def save_answer(
         partial_text="",
         finished_at=Now(),
     )
-    payload: dict[str, Any] = {"llm_config_name": call.config_name, "message_generation_time": round(latency, 1)}
+    payload: dict[str, Any] = {
+        "llm_config_name": call.config_name,
+        "message_generation_time": round(latency, 1),
+    }
     if completion.tool_calls:
         payload["tool_calls"] = [request.as_message_part() for request in completion.tool_calls]
     (message,) = _write_steps(
@@ -359,7 +395,7 @@ def save_answer(
         unpriced_calls=F("unpriced_calls") + int(completion.cost is None),
         llm_config_name=call.config_name,
     )
-    state.position = message.position
+    state.wrote(message)
     if completion.tool_calls:
         rows = [
             ToolCall(
@@ -377,9 +413,15 @@ def save_answer(
 
 
 def start_tool(state: TurnState, request: ToolCallRequest, timeout: float) -> None:
-    """Put on record that a tool is about to run: after a crash it is known that it may have had its effect."""
-    _renew(state, timeout)
-    ToolCall.objects.filter(pk=state.tool_calls[request.id].pk).update(status=ToolCall.Status.RUNNING)
+    """Put on record that a tool is about to run: after a crash it is known that it may have had its effect.
+
+    Matches only while the call is pending, and a take-over ends that: so a worker that was taken over does not
+    run the tool after all.
+    """
+    _renew_for(state, timeout)
+    pending = ToolCall.objects.filter(pk=state.tool_calls[request.id].pk, status=ToolCall.Status.PENDING)
+    if not pending.update(status=ToolCall.Status.RUNNING):
+        raise _lost(state)
 
 
 @transaction.atomic
@@ -393,8 +435,10 @@ def finish_tool(state: TurnState, request: ToolCallRequest, result: ToolResult, 
         error_code=result.code,
         duration=duration,
     )
-    (message,) = _write_steps(state.chat_id, state.position, [_tool_step(state.turn, request.id, request.name, result.content)])
-    state.position = message.position
+    (message,) = _write_steps(
+        state.chat_id, state.position, [_tool_step(state.turn, request.id, request.name, result.content)]
+    )
+    state.wrote(message)
     return message
 
 
@@ -412,20 +456,19 @@ def add_turn_step(state: TurnState, step: Mapping[str, Any]) -> Message:
     """Add one more step to a running turn, such as the request to repair an answer."""
     _renew(state)
     (message,) = _write_steps(state.chat_id, state.position, [{"turn": state.turn, **step}])
-    state.position = message.position
+    state.wrote(message)
     return message
 
 
-@transaction.atomic
-def finish_turn(state: TurnState) -> None:
-    """End a turn whose last answer is already committed."""
-    _renew(state, status=Turn.Status.DONE, finished_at=Now(), lease_expires_at=None)
+def lose_call(call: LLMCall) -> None:
+    """Close a call that was started on a turn which was taken over meanwhile."""
+    LLMCall.objects.filter(pk=call.pk, status=LLMCall.Status.RUNNING).update(
+        status=LLMCall.Status.LOST, error_code="lost", finished_at=Now()
+    )
 
 
 @transaction.atomic
-def fail_turn(
-    state: TurnState, error: LLMWrapperError, *, partial_text: str = "", cancelled: bool = False
-) -> None:
+def fail_turn(state: TurnState, error: LLMWrapperError, *, partial_text: str = "", cancelled: bool = False) -> None:
     """End a turn without an answer, so that the chat goes on: the error, what had arrived, and a result for
     each tool call that has none are kept."""
     status = Turn.Status.CANCELLED if cancelled else Turn.Status.FAILED
@@ -477,15 +520,24 @@ def _close_open_ends(turn: Turn, position: int, partial_text: str) -> None:
     unanswered."""
     steps = []
     for row in turn.tool_calls.filter(status__in=[ToolCall.Status.PENDING, ToolCall.Status.RUNNING]):
-        running = row.status == ToolCall.Status.RUNNING
-        content = UNKNOWN_OUTCOME if running else NOT_RUN
-        row.status = ToolCall.Status.UNKNOWN if running else ToolCall.Status.REFUSED
-        row.error_code, row.result = "interrupted", content
-        row.save(update_fields=["status", "error_code", "result"])
+        # Another worker may start it at this moment, so what is not pending any more counts as running.
+        interrupted = {"error_code": "interrupted", "duration": None}
+        this = ToolCall.objects.filter(pk=row.pk)
+        content = NOT_RUN
+        if not this.filter(status=ToolCall.Status.PENDING).update(
+            status=ToolCall.Status.REFUSED, result=content, **interrupted
+        ):
+            content = UNKNOWN_OUTCOME
+            this.update(status=ToolCall.Status.UNKNOWN, result=content, **interrupted)
         steps.append(_tool_step(turn, row.provider_id, row.tool, content))
     if partial_text:
         steps.append(
-            {"type": Message.Type.ASSISTANT, "text": partial_text, "payload": {"incomplete": True}, "turn": turn}
+            {
+                "type": Message.Type.ASSISTANT,
+                "text": partial_text,
+                "payload": {"incomplete": True},
+                "turn": turn,
+            }
         )
     if steps:
         _write_steps(turn.chat_id, position, steps)

@@ -19,7 +19,7 @@ class TranscriptFunc(Func):
 
     output_field = JSONField()
 
-    def as_sql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **extra: Any) -> Any:
         raise NotSupportedError(
             f"llm_wrapper keeps transcripts on SQLite and PostgreSQL; {connection.vendor} is not supported."
         )
@@ -51,7 +51,7 @@ class DropOldest(TranscriptFunc):
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         sql, params = compiler.compile(self.source_expressions[0])
-        rows = f"SELECT value FROM json_each({sql}) WHERE key >= %s ORDER BY key"  # noqa: S608 (a column's name)
+        rows = f"SELECT value FROM json_each({sql}) WHERE key >= %s ORDER BY key"  # noqa: S608 - a column and no value
         return f"(SELECT json_group_array(json(value)) FROM ({rows}))", [*params, self.count]
 
     def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:

@@ -26,8 +26,16 @@ class UnsavedState:
 class UnsavedJournal:
     """Same functions as `llm_wrapper.history`; nothing is stored."""
 
-    def open_turn(self, chat_id: Any, *, text: str, rendered_text: str | None = None, system_text: str | None = None,
-                  initial_steps: Any = (), **ignored: Any) -> UnsavedState:
+    def open_turn(
+        self,
+        chat_id: Any,
+        *,
+        text: str,
+        rendered_text: str | None = None,
+        system_text: str | None = None,
+        initial_steps: Any = (),
+        **ignored: Any,
+    ) -> UnsavedState:
         state = UnsavedState()
         if system_text:
             state.messages.append({"role": "system", "content": system_text})
@@ -43,6 +51,9 @@ class UnsavedJournal:
     def start_call(self, state: UnsavedState, choice: ConfigChoice, **ignored: Any) -> Any:
         state.calls += 1
         return SimpleNamespace(pk=None, config_name=choice.name)
+
+    def lose_call(self, *ignored: Any) -> None:
+        return None
 
     def save_partial(self, *ignored: Any) -> None:
         return None

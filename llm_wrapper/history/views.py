@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -20,8 +21,8 @@ from .transcript import SetInEntry
 def processed_messages(chat: ChatHistory, *, with_tools: bool = False) -> list[dict[str, Any]]:
     """The chat as a chat window shows it: `{"message", "type": "user" | "bot", "tool_data", "id", "thumb"}`.
 
-    System steps, tool steps and what was not meant for the user are left out. A JSON answer with a `message` key shows that key. `tool_data` lists
-    the tool calls before the answer, only with `with_tools` (for staff: arguments and results may be internal).
+    System steps, tool steps and what was not meant for the user are left out. A JSON answer with a `message` key
+    shows that key. `tool_data` lists the tool calls before the answer, only with `with_tools` (for staff: arguments and results may be internal).
     """
     shown: list[dict[str, Any]] = []
     used: list[dict[str, Any]] = []
@@ -29,9 +30,7 @@ def processed_messages(chat: ChatHistory, *, with_tools: bool = False) -> list[d
         if step.type == Message.Type.USER:
             used = []
         if step.type == Message.Type.ASSISTANT and step.payload.get("tool_calls"):
-            used += [
-                {"id": call["id"], **call["function"], "result": None} for call in step.payload["tool_calls"]
-            ]
+            used += [{"id": call["id"], **call["function"], "result": None} for call in step.payload["tool_calls"]]
             if not step.text:
                 continue
         if step.type == Message.Type.TOOL:
@@ -83,9 +82,7 @@ def rate(chat_id: int, message_id: int, thumb: int | None) -> bool:
         return False
     last = ChatHistory.objects.select_for_update().values_list("last_position", flat=True).get(pk=chat_id)
     step = answers.only("position").get()
-    ChatHistory.objects.filter(pk=chat_id).update(
-        chat_history=SetInEntry(last - step.position + 1, "thumb", thumb)
-    )
+    ChatHistory.objects.filter(pk=chat_id).update(chat_history=SetInEntry(last - step.position + 1, "thumb", thumb))
     return True
 
 
@@ -108,18 +105,24 @@ def stored_reply(turn: Turn) -> LLMReply:
         name: _total(getattr(call, name) for call in calls)
         for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
     }
-    unknown = any(call.cost is None for call in calls)
+    costs = [call.cost for call in calls if call.cost is not None]
     return LLMReply(
         answer.text,
         id=answer.pk,
         turn=turn,
         chat_id=turn.chat_id,
         tool_calls=[
-            {"id": row.provider_id, "name": row.tool, "arguments": row.arguments, "status": row.status, "content": row.result}
+            {
+                "id": row.provider_id,
+                "name": row.tool,
+                "arguments": row.arguments,
+                "status": row.status,
+                "content": row.result,
+            }
             for row in turn.tool_calls.all()
         ],
         usage=Usage(**counts),
-        cost=None if unknown else sum((call.cost for call in calls if call.cost is not None), start=0 * calls[0].cost),
+        cost=sum(costs, Decimal(0)) if len(costs) == len(calls) else None,
         config_name=answer.payload.get("llm_config_name", ""),
     )
 

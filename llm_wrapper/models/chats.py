@@ -44,12 +44,19 @@ class ChatHistory(models.Model):
         default=1, help_text="Position of the oldest step that the transcript still holds."
     )
     system_message = models.ForeignKey(
-        "Message", null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="The one in force."
+        "Message",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The one in force.",
     )
     turn_count = models.PositiveIntegerField(default=0)
     input_tokens_count = models.PositiveBigIntegerField(default=0)
     output_tokens_count = models.PositiveBigIntegerField(default=0)
-    cost = models.DecimalField(max_digits=20, decimal_places=10, default=0, help_text="Sum of the known costs.")
+    cost = models.DecimalField(
+        max_digits=20, decimal_places=10, default=0, help_text="Sum of the known costs."
+    )
     unpriced_calls = models.PositiveIntegerField(
         default=0, help_text="Answered calls whose cost is unknown, so that `cost` is a lower bound."
     )
@@ -124,7 +131,11 @@ class Message(models.Model):
         null=True, blank=True, help_text="A user message as the user template rendered it, where it has one."
     )
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="llm_messages"
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="llm_messages",
     )
     payload = models.JSONField(
         default=dict,

@@ -16,7 +16,9 @@ class LLMConfigName(models.Model):
     """The name of a config, so that prompts can point at it. The YAML file holds everything else."""
 
     name = models.CharField(
-        max_length=100, primary_key=True, help_text="Name of a YAML file in LLM_CONFIGS_PATH, without its ending."
+        max_length=100,
+        primary_key=True,
+        help_text="Name of a YAML file in LLM_CONFIGS_PATH, without its ending.",
     )
 
     class Meta:
@@ -30,7 +32,9 @@ class LLMConfigName(models.Model):
 class Tool(models.Model):
     """A function that a model may ask for."""
 
-    name = models.CharField(max_length=100, unique=True, help_text="Your name for the tool, shown in the admin.")
+    name = models.CharField(
+        max_length=100, unique=True, help_text="Your name for the tool, shown in the admin."
+    )
     tool_code = models.TextField(
         help_text="One Python function, run in the sandbox, or the dotted path of a function that is "
         "registered with @llm_tool."
@@ -48,13 +52,18 @@ class Tool(models.Model):
         "Their values come from the context variables.",
     )
     default_values_for_non_llm_params = models.JSONField(
-        default=dict, blank=True, help_text="Values for context params that the context variables do not hold."
+        default=dict,
+        blank=True,
+        help_text="Values for context params that the context variables do not hold.",
     )
     idempotent = models.BooleanField(
         default=False, help_text="Running it twice does no harm, so it may be run again after a crash."
     )
     timeout = models.FloatField(
-        null=True, blank=True, validators=[MinValueValidator(0.05)], help_text="Seconds; empty: the setting's."
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.05)],
+        help_text="Seconds; empty: the setting's.",
     )
     max_memory = models.PositiveIntegerField(
         null=True, blank=True, help_text="Bytes that source may use in the sandbox; empty: the setting's."
@@ -97,7 +106,9 @@ class PromptTemplate(models.Model):
         help_text="One of these is drawn at random for a chat; the others take over when it is limited.",
     )
     required_kwargs = models.JSONField(
-        default=list, blank=True, help_text='Context variables that must be given, as a JSON list: ["question"].'
+        default=list,
+        blank=True,
+        help_text='Context variables that must be given, as a JSON list: ["question"].',
     )
     initial_messages_templates = models.JSONField(
         default=list,
@@ -110,14 +121,17 @@ class PromptTemplate(models.Model):
     user_prompt_template = models.TextField(
         blank=True,
         default="",
-        help_text="Jinja template around the user's message, which it sees as {{ user_msg }}. Empty: the message itself.",
+        help_text="Jinja template around the user's message, which it sees as {{ user_msg }}. "
+        "Empty: the message itself.",
     )
     logged_context_vars = models.JSONField(
         default=list, blank=True, help_text="Context variables that are stored with each user message."
     )
     tools = models.ManyToManyField(Tool, blank=True, related_name="prompt_templates")
     model_params = models.JSONField(
-        default=dict, blank=True, help_text='Call parameters that override the config\'s: {"temperature": 0.2}.'
+        default=dict,
+        blank=True,
+        help_text='Call parameters that override the config\'s: {"temperature": 0.2}.',
     )
     history_window = models.PositiveIntegerField(
         null=True, blank=True, help_text="How many of the newest messages are sent; empty: the setting's."
@@ -169,8 +183,10 @@ class PromptTemplate(models.Model):
         content = self.content()
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         for _ in range(5):
-            newest = self.versions.order_by("-number").first()
+            # Its content need not be read: it is what the digest stands for.
+            newest = self.versions.order_by("-number").defer("content").first()
             if newest is not None and newest.digest == digest:
+                newest.content = content
                 return newest
             try:
                 with transaction.atomic():
@@ -210,7 +226,8 @@ class PromptVersion(models.Model):
         """The version as a value that the turn can run."""
         content = dict(self.content)
         tools = tuple(
-            ToolSpec(**{**tool, "context_params": tuple(tool["context_params"])}) for tool in content.pop("tools")
+            ToolSpec(**{**tool, "context_params": tuple(tool["context_params"])})
+            for tool in content.pop("tools")
         )
         for key in ("initial_messages", "required_kwargs", "logged_context_vars"):
             content[key] = tuple(content[key])

@@ -48,9 +48,7 @@ class Budget:
 
     @classmethod
     def from_settings(cls) -> Budget:
-        return cls(
-            seconds=conf.template_max_seconds, steps=conf.template_max_steps, chars=conf.template_max_chars
-        )
+        return cls(seconds=conf.template_max_seconds, steps=conf.template_max_steps, chars=conf.template_max_chars)
 
     # -- counting --------------------------------------------------------------------------------------
 
@@ -69,8 +67,7 @@ class Budget:
     def check_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise TemplateTooExpensive(
-                f"it takes more than {self.seconds} seconds. Simplify it, or raise "
-                "LLM_WRAPPER_TEMPLATE_MAX_SECONDS"
+                f"it takes more than {self.seconds} seconds. Simplify it, or raise LLM_WRAPPER_TEMPLATE_MAX_SECONDS"
             )
 
     def fits(self, chars: int) -> None:

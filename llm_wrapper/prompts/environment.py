@@ -61,9 +61,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(operators.ARITHMETIC)
 
     def __init__(self) -> None:
-        super().__init__(
-            undefined=Unknown, autoescape=False, optimized=False, keep_trailing_newline=True, cache_size=0
-        )
+        super().__init__(undefined=Unknown, autoescape=False, optimized=False, keep_trailing_newline=True, cache_size=0)
         self.filters = dict(FILTERS)
         self.tests = dict(TESTS)
         self.globals = dict(GLOBALS)
@@ -71,16 +69,20 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
     # -- attributes and items --------------------------------------------------------------------------
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Asked before `value` is got, which is therefore not looked at."""
         return is_allowed(obj, attr)
 
     def is_safe_callable(self, obj: Any) -> bool:
+        """Macros, recursive loops, this package's functions, and methods; which methods, `call` decides."""
+        if type(obj) is MethodType:
+            return type(obj.__self__) is LoopContext and obj.__name__ in LOOP_METHODS
         return type(obj) in (Macro, LoopContext, BuiltinMethodType) or _is_function(obj)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """`obj.attribute`: a method first, then an item of a dict, as in Jinja."""
         if is_undefined(obj):
             refuse(obj, "used")
-        if is_allowed(obj, attribute):
+        if self.is_safe_attribute(obj, attribute, None):
             try:
                 return getattr(obj, attribute)
             except AttributeError:  # of a namespace
@@ -119,16 +121,15 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         kwargs.pop("_block_vars", None)
         budget = cast(BoundedContext, context).budget
         budget.step(1 + len(args) + len(kwargs))
-        kind = type(obj)
-        if kind is BuiltinMethodType:
-            return call_method(budget, obj, args, kwargs)
-        if _is_function(obj):
-            return obj(budget, *args, **kwargs)
-        if kind is MethodType and type(obj.__self__) is LoopContext and obj.__name__ in LOOP_METHODS:
-            return call_loop(budget, obj, args)
-        if kind is not Macro and kind is not LoopContext:
+        if not self.is_safe_callable(obj):
             refuse(obj, "called")
-        if kind is LoopContext:
+        if type(obj) is BuiltinMethodType:
+            return call_method(budget, obj, args, kwargs)
+        if type(obj) is MethodType:
+            return call_loop(budget, obj, args)
+        if type(obj) is FunctionType:
+            return obj(budget, *args, **kwargs)
+        if type(obj) is LoopContext:
             args = tuple(budget.each(values) for values in args)
         budget.enter()
         try:
@@ -170,4 +171,4 @@ def _is_function(value: Any) -> bool:
 
 
 GLOBALS = {"range": _range, "dict": _dict, "namespace": _namespace}
-FUNCTIONS = frozenset(GLOBALS.values())
+FUNCTIONS: frozenset[Any] = frozenset(GLOBALS.values())

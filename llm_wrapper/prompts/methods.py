@@ -129,9 +129,7 @@ def is_allowed(owner: Any, name: str) -> bool:
 
 def refusal(owner: Any, name: str) -> str:
     hint = INSTEAD.get(name)
-    return f"'{name}' of type {type(owner).__name__} is not available in templates" + (
-        f"; {hint}" if hint else ""
-    )
+    return f"'{name}' of type {type(owner).__name__} is not available in templates" + (f"; {hint}" if hint else "")
 
 
 def call_method(budget: Budget, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

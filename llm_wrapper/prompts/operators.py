@@ -90,14 +90,10 @@ def printf(budget: Budget, form: str, values: Any) -> str:
     for match in CONVERSION.finditer(form):
         name, _, width, precision, kind = match.groups()
         if kind not in CONVERSIONS:
-            raise TypeError(
-                f"'%{kind or ''}' is not a conversion that templates know; write '%%' for a percent sign"
-            )
+            raise TypeError(f"'%{kind or ''}' is not a conversion that templates know; write '%%' for a percent sign")
         for digits in (width, precision):
             if digits is not None and (digits == "*" or len(digits) > 4 or int(digits) > MAX_WIDTH):
-                raise TemplateTooExpensive(
-                    f"a width or precision is at most {MAX_WIDTH}, and '*' is not allowed"
-                )
+                raise TemplateTooExpensive(f"a width or precision is at most {MAX_WIDTH}, and '*' is not allowed")
             total += int(digits or 0)
         if name is not None and named and name in values:
             total += budget.measure(values[name])

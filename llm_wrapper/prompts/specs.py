@@ -72,9 +72,7 @@ def required(spec: PromptSpec) -> frozenset[str]:
 def require(spec: PromptSpec, context: Mapping[str, Any], where: str = "") -> None:
     """Raises MissingContextVariables with all names that are missing; a required_kwarg must not be None."""
     missing = required(spec) - context.keys()
-    missing |= {
-        name for name in spec.required_kwargs if name not in MESSAGE_NAMES and context.get(name) is None
-    }
+    missing |= {name for name in spec.required_kwargs if name not in MESSAGE_NAMES and context.get(name) is None}
     if missing:
         raise MissingContextVariables(missing, where)
 
@@ -137,9 +135,7 @@ def _part_problems(part: Part) -> Iterator[TemplateInvalid]:
         return
     early = template.names & MESSAGE_NAMES - template.guarded - template.assigned
     if early and part.field != USER:
-        yield part.problem(
-            None, f"'{min(early)}' is the user's message, which only {USER} knows. Use another name."
-        )
+        yield part.problem(None, f"'{min(early)}' is the user's message, which only {USER} knows. Use another name.")
 
 
 def _shape_problems(messages: Any) -> Iterator[TemplateInvalid]:
@@ -173,6 +169,4 @@ def _name_problems(names: Any, field: str) -> Iterator[TemplateInvalid]:
     for name in names:
         if not isinstance(name, str) or not name.isidentifier():
             shown = repr(name)[:60]
-            yield TemplateInvalid(
-                f"{field}: {shown} is not a name. Use letters, digits and underscores.", field=field
-            )
+            yield TemplateInvalid(f"{field}: {shown} is not a name. Use letters, digits and underscores.", field=field)

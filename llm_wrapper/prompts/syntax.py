@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ MAX_TOKENS = 10_000
 MAX_BRACKETS = 15
 MAX_DEPTH = 60
 MAX_NUMBER = 310
+MAX_DIGITS = 5_000
+DIGITS = re.compile(r"[0-9a-fA-F_]+")
 
 LOADS = "Prompts stand alone: put the text into this template."
 FORBIDDEN: dict[type[nodes.Node], str] = {
@@ -89,6 +92,9 @@ def _too_deep() -> str:
 
 def _scan(environment: Environment, text: str) -> None:
     """Bounds what the parser, which is recursive, and the compiler get to see."""
+    # Jinja's expression for numbers takes quadratic time, all of it without letting another thread run.
+    if any(len(match[0]) > MAX_DIGITS for match in DIGITS.finditer(text)):
+        raise Unusable([(None, f"The template holds more than {MAX_DIGITS} digits in a row.")])
     depth = 0
     for count, (line, kind, value) in enumerate(environment.lexer.tokeniter(text, None)):
         if count > MAX_TOKENS:

@@ -123,9 +123,7 @@ class _Copier:
 
     def integer(self, value: int, path: str) -> int:
         if value.bit_length() > MAX_INT_BITS:
-            raise BadContextVariable(
-                f"Context variable '{path}' is an integer of more than {MAX_INT_BITS} bits."
-            )
+            raise BadContextVariable(f"Context variable '{path}' is an integer of more than {MAX_INT_BITS} bits.")
         return value
 
     def real(self, value: float, path: str) -> float:

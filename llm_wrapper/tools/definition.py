@@ -141,6 +141,11 @@ def _all_names(targets: list[ast.expr]) -> bool:
     return all(isinstance(target, ast.Name) for target in targets)
 
 
+def _literal_value(node: ast.expr) -> Any:
+    # Whatever is not a literal is a problem of its own; it is a default all the same.
+    return ast.literal_eval(node) if _is_literal(node) else None
+
+
 def _is_literal(node: ast.expr) -> bool:
     try:
         ast.literal_eval(node)
@@ -153,13 +158,9 @@ def _from_node(node: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[Definition
     arguments, problems = node.args, []
     for extra, sign in ((arguments.vararg, "*"), (arguments.kwarg, "**")):
         if extra is not None:
-            problems.append(
-                Problem(f"A tool cannot take {sign}{extra.arg}; name every parameter.", extra.lineno)
-            )
+            problems.append(Problem(f"A tool cannot take {sign}{extra.arg}; name every parameter.", extra.lineno))
     if arguments.posonlyargs:
-        problems.append(
-            Problem("A tool is called by keyword; remove the '/' from its parameters.", node.lineno)
-        )
+        problems.append(Problem("A tool is called by keyword; remove the '/' from its parameters.", node.lineno))
     positional = [*arguments.posonlyargs, *arguments.args]
     missing = [None] * (len(positional) - len(arguments.defaults))
     pairs = [
@@ -170,7 +171,7 @@ def _from_node(node: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[Definition
         Parameter(
             argument.arg,
             NO_DEFAULT if argument.annotation is None else argument.annotation,
-            ast.literal_eval(default) if default is not None and _is_literal(default) else NO_DEFAULT,
+            NO_DEFAULT if default is None else _literal_value(default),
             argument.lineno,
         )
         for argument, default in pairs

@@ -32,9 +32,7 @@ def done(value: Any, max_chars: int) -> ToolResult:
     return ToolResult("done", _content("OK", as_text(value, max_chars)))
 
 
-def failed(
-    message: str, code: str = "tool_error", status: Literal["failed", "refused"] = "failed"
-) -> ToolResult:
+def failed(message: str, code: str = "tool_error", status: Literal["failed", "refused"] = "failed") -> ToolResult:
     """The result of a tool that did not work, with a message that the model can act on."""
     return ToolResult(status, _content("Failed", message), code)
 

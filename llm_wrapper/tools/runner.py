@@ -113,9 +113,7 @@ def _failure(call: PreparedCall, error: BaseException) -> ToolResult:
         return failed(shorten(str(error)), "tool_failure")
     if isinstance(error, ToolTimeout | sandbox.SandboxTimeout):
         logger.warning("Tool %s was stopped after %s s", name, time_limit(call))
-        return failed(
-            f"The tool was stopped: it took longer than {time_limit(call):g} seconds.", "tool_timeout"
-        )
+        return failed(f"The tool was stopped: it took longer than {time_limit(call):g} seconds.", "tool_timeout")
     if isinstance(error, PoolUnavailable):
         logger.error("Tool %s did not run: %s", name, error)
         return failed(NOT_AVAILABLE)
@@ -124,9 +122,7 @@ def _failure(call: PreparedCall, error: BaseException) -> ToolResult:
         logger.error("Tool %s failed: %s (%s)", name, message, "; ".join(error.where))
         return failed(f"The tool failed: {message}")
     if isinstance(error, NotText):
-        logger.error(
-            "Tool %s returned what is neither text nor JSON: %s", name, mask(str(error), call.injected)
-        )
+        logger.error("Tool %s returned what is neither text nor JSON: %s", name, mask(str(error), call.injected))
         return failed("The tool failed: its result is neither text nor JSON.")
     logger.error("Tool %s failed\n%s", name, trace(error, call.injected))
     return failed(f"The tool failed with an internal error ({type(error).__name__}).")

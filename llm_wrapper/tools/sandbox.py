@@ -174,9 +174,7 @@ def _call_all(calls: list[_HostCall], program: Program) -> list[dict[str, Any]]:
     if all(not call.is_async for call in calls):
         return [_call(call, program) for call in calls]
     if in_event_loop():
-        raise SyncInAsyncContext(
-            "An async host function cannot be run from here: use `arun` instead of `run`."
-        )
+        raise SyncInAsyncContext("An async host function cannot be run from here: use `arun` instead of `run`.")
     return async_to_sync(_acall_all)(calls, program)
 
 

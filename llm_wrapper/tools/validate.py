@@ -122,11 +122,11 @@ def _refs(schema: Any) -> Iterator[str]:
 
 
 def _value_problems(tool: ToolSpec) -> Iterator[Problem]:
-    for name in tool.context_params:
-        if not isinstance(name, str) or not name.isidentifier():
-            yield Problem(f"{name!r:.100} is not a name.", field=CONTEXT)
-            return
-    counts = Counter(plain_name(name) for name in tool.context_params)
+    names = [name for name in tool.context_params if isinstance(name, str) and name.isidentifier()]
+    if len(names) < len(tool.context_params):
+        wrong = next(name for name in tool.context_params if name not in names)
+        yield Problem(f"{wrong!r:.100} is not a name.", field=CONTEXT)
+    counts = Counter(plain_name(name) for name in names)
     for name in sorted(name for name, count in counts.items() if count > 1):
         yield Problem(f"{name!r} is listed twice.", field=CONTEXT)
     if not isinstance(tool.defaults, Mapping) or not plain_json(tool.defaults):
@@ -144,9 +144,7 @@ def _value_problems(tool: ToolSpec) -> Iterator[Problem]:
 def _hidden_problems(tool: ToolSpec, hidden: frozenset[str]) -> Iterator[Problem]:
     for name in tool.spec.get("parameters", {}).get("properties", {}):
         if spelling(name) in hidden:
-            yield Problem(
-                f"The spec lists {name!r}, which is a context param: the model must not see it.", field=SPEC
-            )
+            yield Problem(f"The spec lists {name!r}, which is a context param: the model must not see it.", field=SPEC)
 
 
 def _match_problems(tool: ToolSpec, definition: Definition, hidden: frozenset[str]) -> Iterator[Problem]:
@@ -155,9 +153,7 @@ def _match_problems(tool: ToolSpec, definition: Definition, hidden: frozenset[st
     plain = {plain_name(name) for name in parameters}
     properties = tool.spec.get("parameters", {}).get("properties", {})
     if tool.spec["name"] != definition.name:
-        yield Problem(
-            f"The spec's name {tool.spec['name']!r} is not the function's, {definition.name!r}.", field=SPEC
-        )
+        yield Problem(f"The spec's name {tool.spec['name']!r} is not the function's, {definition.name!r}.", field=SPEC)
     for name in properties:
         if name not in parameters:
             yield Problem(f"The spec has {name!r}, which the function does not take.", field=SPEC)
@@ -168,11 +164,7 @@ def _match_problems(tool: ToolSpec, definition: Definition, hidden: frozenset[st
     required = set(tool.spec.get("parameters", {}).get("required", []))
     for name, parameter in parameters.items():
         if parameter.default is NO_DEFAULT and spelling(name) not in hidden and name not in required:
-            state = (
-                "is optional in the spec"
-                if name in properties
-                else "is neither in the spec nor a context param"
-            )
+            state = "is optional in the spec" if name in properties else "is neither in the spec nor a context param"
             yield Problem(
                 f"The function needs {name!r}, which {state}.",
                 parameter.line,

@@ -56,7 +56,9 @@ class Assembler:
 
     def _add_tool_call(self, number: int, call: Any) -> None:
         index = getattr(call, "index", None)
-        slot = self.tools.setdefault(number if index is None else index, {"id": "", "name": "", "arguments": ""})
+        slot = self.tools.setdefault(
+            number if index is None else index, {"id": "", "name": "", "arguments": ""}
+        )
         slot["id"] = slot["id"] or str(getattr(call, "id", None) or "")
         function = getattr(call, "function", None)
         slot["name"] += str(getattr(function, "name", None) or "")
@@ -72,7 +74,9 @@ class Assembler:
             raise provider_error(self.request, errors.ContentRefused, "finish_reason content_filter")
         if not text and not self.tools:
             raise provider_error(
-                self.request, errors.InvalidProviderResponse, f"an empty answer, finish_reason {self.finish_reason}"
+                self.request,
+                errors.InvalidProviderResponse,
+                f"an empty answer, finish_reason {self.finish_reason}",
             )
         if len(self.tools) > MAX_TOOL_CALLS_IN_REPLY:
             raise provider_error(
@@ -149,7 +153,11 @@ def price(request: ModelRequest, usage: Usage) -> tuple[Decimal | None, str]:
             cache_read_input_tokens=usage.cached_tokens or 0,
         )
     except Exception as exc:  # noqa: BLE001 (litellm raises plain Exception for a model without a price)
-        if type(exc) is not Exception and type(exc).__name__ not in ("NotFoundError", "BadRequestError", "ModelNotMappedError"):
+        if type(exc) is not Exception and type(exc).__name__ not in (
+            "NotFoundError",
+            "BadRequestError",
+            "ModelNotMappedError",
+        ):
             raise
         return None, ""
     return Decimal(repr(cost_in)) + Decimal(repr(cost_out)), f"litellm {_litellm_version()}"

@@ -68,7 +68,10 @@ SILENT = (errors.AuthenticationFailed, errors.PermissionRefused)
 
 
 def provider_error(
-    request: ModelRequest, kind: type[errors.ProviderError], detail: str = "", retry_after: float | None = None
+    request: ModelRequest,
+    kind: type[errors.ProviderError],
+    detail: str = "",
+    retry_after: float | None = None,
 ) -> errors.ProviderError:
     """An error that names the config and says what to do, with the provider's words without any secret."""
     text = f"Config {request.config.name!r} ({request.config.model}) {SENTENCE[kind]}."
@@ -97,7 +100,9 @@ def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
     if kind is errors.ProviderServerError and status in (503, 529):
         kind = errors.ProviderOverloaded
     # litellm reports a refused connection as a server error of the provider.
-    if kind is errors.ProviderServerError and _has_cause(exc, "ConnectError", "APIConnectionError", "ConnectionError"):
+    if kind is errors.ProviderServerError and _has_cause(
+        exc, "ConnectError", "APIConnectionError", "ConnectionError"
+    ):
         kind = errors.ProviderConnectionFailed
     return provider_error(request, kind, str(getattr(exc, "message", exc)), retry_after(_headers(exc)))
 

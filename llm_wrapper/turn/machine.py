@@ -37,7 +37,15 @@ from llm_wrapper.events import (
     TurnFinished,
     TurnStarted,
 )
-from llm_wrapper.types import Completion, ConfigChoice, LLMReply, ModelRequest, ToolCallRequest, ToolResult, Usage
+from llm_wrapper.types import (
+    Completion,
+    ConfigChoice,
+    LLMReply,
+    ModelRequest,
+    ToolCallRequest,
+    ToolResult,
+    Usage,
+)
 
 from .effects import CallModel, CallOutcome, Effect, Machine, RunTool, do
 from .job import TurnJob
@@ -52,11 +60,11 @@ class Progress:
     job: TurnJob
     journal: Any
     state: Any
-    prompt: dict[str, Any] = field(default_factory=dict)
+    call: Any = None
     deltas: int = 0
     unsaved_text: str = ""
     tool_runs: list[dict[str, Any]] = field(default_factory=list)
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost: Any = 0
     repaired: bool = False
     parsed: Any = None
@@ -104,6 +112,8 @@ def run_turn(job: TurnJob, journal: Any) -> Machine:
             raise render_error
         reply = yield from _answer(progress)
     except TurnLost:
+        if progress.call is not None:
+            yield do(journal.lose_call, progress.call)
         raise
     except LLMWrapperError as error:
         yield from _fail(progress, error)
@@ -309,6 +319,7 @@ def _try(
         streamed=request.stream,
         timeout=request.timeout,
     )
+    progress.call = call
     yield LLMCallStarted(
         llm_call_id=call.pk,
         config_name=choice.name,
@@ -329,8 +340,7 @@ def _try(
     if outcome.completion is not None:
         yield do(configs.clear, choice.name)
         return call, outcome.completion, outcome
-    error = outcome.error
-    assert error is not None
+    error = outcome.error or InternalError("The call ended with neither an answer nor an error.")
     yield do(
         journal.fail_call,
         call,
@@ -340,7 +350,11 @@ def _try(
         cancelled=isinstance(error, TurnCancelled),
     )
     yield LLMCallFinished(
-        llm_call_id=call.pk, config_name=choice.name, error_code=error.code, latency=outcome.latency, **progress.ids
+        llm_call_id=call.pk,
+        config_name=choice.name,
+        error_code=error.code,
+        latency=outcome.latency,
+        **progress.ids,
     )
     if _may_fail_over(error):
         retry_after = getattr(error, "retry_after", None)

@@ -84,9 +84,7 @@ def make_tool(**values: Any) -> Tool:
     )
 
 
-def make_prompt(
-    *, tools: tuple[Tool, ...] = (), configs: tuple[str, ...] = (), **values: Any
-) -> PromptTemplate:
+def make_prompt(*, tools: tuple[Tool, ...] = (), configs: tuple[str, ...] = (), **values: Any) -> PromptTemplate:
     prompt = PromptTemplate.objects.create(
         **{
             "name": "support",
@@ -162,15 +160,12 @@ class Conversation:
         self.chat.unpriced_calls += status == "done" and call.cost is None
         return call
 
-    def answer(
-        self, text: str, call: LLMCall, tools: tuple[tuple[str, str, Any], ...] = (), **values: Any
-    ) -> Message:
+    def answer(self, text: str, call: LLMCall, tools: tuple[tuple[str, str, Any], ...] = (), **values: Any) -> Message:
         """An assistant step; `tools` are id, name and arguments of the tool calls it asks for."""
         payload = values.pop("payload", {})
         if tools:
             payload["tool_calls"] = [
-                ToolCallRequest(key, name, json.dumps(arguments)).as_message_part()
-                for key, name, arguments in tools
+                ToolCallRequest(key, name, json.dumps(arguments)).as_message_part() for key, name, arguments in tools
             ]
         return self.step(
             "assistant",
@@ -304,9 +299,7 @@ def support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
         duration=None,
     )
     fourth = talk.call()
-    talk.answer(
-        "I cannot refund it myself. I have asked a colleague, who will write to you today.", fourth, thumb=-1
-    )
+    talk.answer("I cannot refund it myself. I have asked a colleague, who will write to you today.", fourth, thumb=-1)
     talk.close()
 
     talk.open("When exactly?", rendered_text="Customer: When exactly?", user=user)

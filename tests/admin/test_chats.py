@@ -95,9 +95,9 @@ def test_a_chat_is_shown_by_a_fixed_number_of_queries(
 ) -> None:
     """A long chat takes as many queries as a short one."""
     short, long = long_chat(2), long_chat(20)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(7):
         page(boss, short)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(7):
         page(boss, long)
 
 
@@ -129,10 +129,7 @@ def test_a_long_chat_is_shown_in_pages(boss: Client, monkeypatch: pytest.MonkeyP
     for _ in range(10):
         shown = transcript.page(chat, before, size=10)
         seen = [
-            item.message.position
-            for block in shown.blocks
-            for item in block.items
-            if isinstance(item, transcript.Step)
+            item.message.position for block in shown.blocks for item in block.items if isinstance(item, transcript.Step)
         ] + seen
         before = shown.older
         if before is None:

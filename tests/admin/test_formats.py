@@ -23,9 +23,7 @@ def test_an_unknown_cost_is_called_unknown_and_never_0(value: Decimal | None, un
     assert formats.cost(value, unpriced) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (0.0421, "42 ms"), (2.314, "2.31 s"), (185.2, "3 min 5 s")]
-)
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.0421, "42 ms"), (2.314, "2.31 s"), (185.2, "3 min 5 s")])
 def test_durations_are_readable(value: float | None, text: str) -> None:
     """A duration is shown in the unit that fits its size."""
     assert formats.seconds(value) == text

@@ -41,20 +41,14 @@ def pages(model: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_h1_staff_without_permission_see_no_page(
-    model: Any, chat: ChatHistory, staff: Callable[..., Client]
-) -> None:
+def test_h1_staff_without_permission_see_no_page(model: Any, chat: ChatHistory, staff: Callable[..., Client]) -> None:
     """A member of staff without a model's permissions gets 403 from each of its pages."""
     client = staff()
-    assert {page: client.get(url).status_code for page, url in pages(model).items()} == dict.fromkeys(
-        pages(model), 403
-    )
+    assert {page: client.get(url).status_code for page, url in pages(model).items()} == dict.fromkeys(pages(model), 403)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_h1_people_who_are_not_staff_are_sent_to_the_login(
-    model: Any, chat: ChatHistory, client: Client
-) -> None:
+def test_h1_people_who_are_not_staff_are_sent_to_the_login(model: Any, chat: ChatHistory, client: Client) -> None:
     """Without a login no page of the admin answers with anything but the way to the login."""
     for url in pages(model).values():
         assert "/login/" in client.get(url).headers["Location"]
@@ -74,9 +68,7 @@ def test_what_the_runtime_writes_is_read_only(model: Any, chat: ChatHistory, bos
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_view_permission_opens_list_and_page(
-    model: Any, chat: ChatHistory, staff: Callable[..., Client]
-) -> None:
+def test_view_permission_opens_list_and_page(model: Any, chat: ChatHistory, staff: Callable[..., Client]) -> None:
     """The view permission of a model is enough to read its list and its rows."""
     client, urls = staff(f"view_{model._meta.model_name}"), pages(model)
     assert client.get(urls["changelist"]).status_code == 200

@@ -9,7 +9,11 @@ from llm_wrapper.models import ChatHistory
 
 pytestmark = pytest.mark.django_db
 
-HOSTILE = {"content": 'quote " backslash \\ newline \n unicode \u2028 é {"a": [1]} $[0] %s', "n": None, "t": True}
+HOSTILE = {
+    "content": 'quote " backslash \\ newline \n unicode \u2028 é {"a": [1]} $[0] %s',
+    "n": None,
+    "t": True,
+}
 
 
 @pytest.fixture
@@ -51,7 +55,9 @@ def test_merge_lays_values_over_and_keeps_the_rest(chat):
     """Values are laid over the object; null is a value; other keys stay."""
     ChatHistory.objects.filter(pk=chat.pk).update(current_context_variables={"a": 1, "b": {"x": 1}})
     overlay = MergeObject("current_context_variables", {"b": [1, 2], "c": None, "größe": HOSTILE})
-    ChatHistory.objects.filter(pk=chat.pk).update(current_context_variables=overlay, last_position=F("last_position"))
+    ChatHistory.objects.filter(pk=chat.pk).update(
+        current_context_variables=overlay, last_position=F("last_position")
+    )
     chat.refresh_from_db()
     assert chat.current_context_variables == {"a": 1, "b": [1, 2], "c": None, "größe": HOSTILE}
 

@@ -64,7 +64,8 @@ def test_list_shows_what_cools(folder):
 
 
 def test_a_dropped_file_is_usable_at_once_and_a_broken_edit_keeps_the_last_good_one(folder, make_prompt):
-    """A file that appears is usable without a restart; one that an editor breaks stays in force as it was, and the check says so."""
+    """A file that appears is usable without a restart; one that an editor breaks stays in force as it was, and the
+    check says so."""
     make_prompt("two", configs=("two",))
     with pytest.raises(LLMCommunicationWrapper.LLMConfigsNotAvailable):
         LLMCommunicationWrapper(prompt_name="two")

@@ -13,7 +13,9 @@ from llm_wrapper.testing import scripted_model
 @pytest.mark.django_db
 def test_a_tool_edit_makes_a_new_version_of_the_prompts_that_use_it(make_prompt, make_tool):
     """A version holds the tools too, so editing one by any path shows in the next version."""
-    tool = make_tool("def double(n: int) -> int:\n    '''Double.\n\n    Args:\n        n: A number.\n    '''\n    return n * 2\n")
+    tool = make_tool(
+        "def double(n: int) -> int:\n    '''Double.\n\n    Args:\n        n: A number.\n    '''\n    return n * 2\n"
+    )
     prompt = make_prompt(tools=[tool])
     first = prompt.current_version()
     assert prompt.current_version() == first
@@ -51,7 +53,9 @@ def test_the_demo_fixture_loads_into_an_empty_database():
 @pytest.mark.django_db(transaction=True)
 def test_migrations_undo_and_redo():
     """The migrations run backwards and forwards again."""
-    newest = [key for key in MigrationExecutor(connection).loader.graph.leaf_nodes() if key[0] == "llm_wrapper"]
+    newest = [
+        key for key in MigrationExecutor(connection).loader.graph.leaf_nodes() if key[0] == "llm_wrapper"
+    ]
     MigrationExecutor(connection).migrate([("llm_wrapper", None)])
     assert "llm_wrapper_message" not in connection.introspection.table_names()
     MigrationExecutor(connection).migrate(newest)

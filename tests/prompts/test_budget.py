@@ -59,9 +59,7 @@ def test_e2_corpus_is_large_enough() -> None:
         ("LLM_WRAPPER_TEMPLATE_MAX_SECONDS", 0.0, "{% for x in range(500) %}{{ x }}{% endfor %}"),
     ],
 )
-def test_e2_limits_come_from_the_settings(
-    setting: str, value: float, template: str, settings: object
-) -> None:
+def test_e2_limits_come_from_the_settings(setting: str, value: float, template: str, settings: object) -> None:
     """Each limit is a setting, read for each rendering, and its error names that setting."""
     spec = PromptSpec("p", system="\n" + template)
     assert render_system(spec, {})

@@ -72,9 +72,7 @@ def test_e1_no_escape_through_the_api(template: str) -> None:
         except PromptError as error:
             text = str(error)
         assert SECRET not in text
-        assert not any(
-            mark in text for mark in ("<class", "<function", "<built-in", "object at 0x", "<bound")
-        )
+        assert not any(mark in text for mark in ("<class", "<function", "<built-in", "object at 0x", "<bound"))
     assert touched(canary) == []
 
 
@@ -145,9 +143,7 @@ def test_e1_objects_inside_data_are_not_touched(template: str) -> None:
 def test_e1_model_instances_do_not_reach_templates(django_user_model: type) -> None:
     """A Django model in the context is refused by name, with what to do instead."""
     with pytest.raises(BadContextVariable, match=r"'user' is a User.*\{\"name\": user\.name\}"):
-        render_system(
-            PromptSpec("p", system="{{ user.password }}"), {"user": django_user_model(password=SECRET)}
-        )
+        render_system(PromptSpec("p", system="{{ user.password }}"), {"user": django_user_model(password=SECRET)})
 
 
 def test_e1_only_listed_names_exist() -> None:
@@ -172,8 +168,7 @@ def test_e1_a_rendering_without_a_budget_fails() -> None:
         ("{{ user.items is defined }} {{ user.name.upper() }}", "True ANN"),
         ("{{ xs[0] }}{{ xs[-1] }}{{ xs[1:] }}{{ xs[::-1] }}", "13[2, 3][3, 2, 1]"),
         (
-            "{% for x in xs %}{{ loop.index }}{{ x }}{{ loop.cycle('a', 'b') }}"
-            "{{ ',' if not loop.last }}{% endfor %}",
+            "{% for x in xs %}{{ loop.index }}{{ x }}{{ loop.cycle('a', 'b') }}{{ ',' if not loop.last }}{% endfor %}",
             "11a,22b,33a",
         ),
         ("{% for x in xs if x > 1 %}{{ x }}/{{ loop.length }} {% else %}none{% endfor %}", "2/2 3/2 "),
@@ -198,8 +193,7 @@ def test_e1_a_rendering_without_a_budget_fails() -> None:
             "yes1xFalse",
         ),
         (
-            "{{ {'a': 1, 2: [3]} }}{{ (1, 'b') }}{{ () }}{{ dict(user, age=3).age }}"
-            "{{ dict([['k', 'v']]).k }}",
+            "{{ {'a': 1, 2: [3]} }}{{ (1, 'b') }}{{ () }}{{ dict(user, age=3).age }}{{ dict([['k', 'v']]).k }}",
             "{'a': 1, 2: [3]}(1, 'b')()3v",
         ),
         ("{% raw %}{{ x }}{% endraw %}{# not seen #}{{ '{{' }}", "{{ x }}{{"),

@@ -91,9 +91,7 @@ def test_e5_templates_that_are_not_text_are_refused(field: str, value: Any) -> N
     assert found[0] == f"{field}_prompt_template"
 
 
-@pytest.mark.parametrize(
-    "names", [None, "question", {"question": 1}, [5], ["a b"], ["2x"], [""], [None], ["a-b"]]
-)
+@pytest.mark.parametrize("names", [None, "question", {"question": 1}, [5], ["a b"], ["2x"], [""], [None], ["a-b"]])
 @pytest.mark.parametrize("field", ["required_kwargs", "logged_context_vars"])
 def test_e3_lists_of_names_hold_names(field: str, names: Any) -> None:
     """Names that no template and no call could use are refused."""

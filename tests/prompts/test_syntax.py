@@ -40,6 +40,7 @@ from llm_wrapper.types import PromptSpec
         ("x" * 200_001, "longer than 200000", None),
         ("{{ " + "9" * 400 + " }}", "number is too long", 1),
         ("{{ 0x" + "f" * 300 + " }}", "number is too large", 1),
+        ("{{ " + "9" * 6000 + " }}", "digits in a row", None),
         ("{{ 1e999 }}", "number is too large", 1),
         ("{{ ﬁ }}", "compatibility characters", 1),
     ],

@@ -43,7 +43,10 @@ def test_a_second_bad_answer_is_an_error_that_keeps_the_answers(make_prompt):
     wrapper = LLMCommunicationWrapper(prompt_name="support", response_format_class=Verdict)
     with scripted_model("no json", "still none"), pytest.raises(errors.ResponseFormatError):
         wrapper.send_user_message_and_get_response("Refund?")
-    assert list(Message.objects.filter(type="assistant").values_list("text", flat=True)) == ["no json", "still none"]
+    assert list(Message.objects.filter(type="assistant").values_list("text", flat=True)) == [
+        "no json",
+        "still none",
+    ]
     assert Turn.objects.get().error_code == "response_format_error"
     assert set(LLMCall.objects.values_list("status", flat=True)) == {"done"}
 

@@ -33,9 +33,7 @@ def test_a_turn_saves_every_step_and_sums_up(make_prompt):
         required_kwargs=["plan"],
         logged_context_vars=["ticket"],
     )
-    wrapper = LLMCommunicationWrapper(
-        prompt_name="support", initializing_context_vars={"plan": "pro", "name": "Ada"}
-    )
+    wrapper = LLMCommunicationWrapper(prompt_name="support", initializing_context_vars={"plan": "pro", "name": "Ada"})
     usage = Usage(input_tokens=30, output_tokens=4, cached_tokens=10)
     with scripted_model(text("Because of a bug.", usage=usage, cost=Decimal("0.0123"))) as model:
         reply = wrapper.send_user_message_and_get_response("Why twice?", {"ticket": "T-1", "secret": "canary"})
@@ -184,7 +182,7 @@ def test_a_limited_config_is_left_for_another_and_rests(make_prompt):
 
 
 def test_without_the_flag_a_limit_reaches_the_caller_and_the_chat_goes_on(make_prompt):
-    """Without the flag the rate limit is raised; the message, the failed call and its code are kept; the next send works."""
+    """Without the flag the limit is raised; the message, the failed call and its code are kept; the next send works."""
     make_prompt(configs=("demo", "demo-b"))
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     with scripted_model(rate_limit(5), "Now.") as model:
@@ -194,7 +192,11 @@ def test_without_the_flag_a_limit_reaches_the_caller_and_the_chat_goes_on(make_p
         assert wrapper.send_user_message_and_get_response("second") == "Now."
     assert Message.objects.get(text="first").type == "user"
     turn = Turn.objects.get(number=1)
-    assert (turn.status, turn.error_code, turn.llm_calls.get().error_code) == ("failed", "rate_limited", "rate_limited")
+    assert (turn.status, turn.error_code, turn.llm_calls.get().error_code) == (
+        "failed",
+        "rate_limited",
+        "rate_limited",
+    )
     # The unanswered message is kept, and not sent again as if it were part of the talk.
     assert [m["content"] for m in model.requests[1].messages] == ["second"]
     assert turn.llm_calls.get().sent_messages() == model.requests[0].messages
@@ -214,7 +216,11 @@ def test_when_all_are_limited_every_cause_is_told(make_prompt):
         again = LLMCommunicationWrapper(prompt_name="support")
         with pytest.raises(errors.AllConfigsUnavailable):
             again.send_user_message_and_get_response("a new chat", {}, True)
-    assert set(Message.objects.filter(type="user").values_list("text", flat=True)) == {"hi", "once more", "a new chat"}
+    assert set(Message.objects.filter(type="user").values_list("text", flat=True)) == {
+        "hi",
+        "once more",
+        "a new chat",
+    }
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,10 @@ def test_a_bad_request_does_not_fail_over(make_prompt):
     """Authentication errors and bad requests are raised, not hidden by another config."""
     make_prompt(configs=("demo", "demo-b"))
     wrapper = LLMCommunicationWrapper(prompt_name="support")
-    with scripted_model(failure(errors.AuthenticationFailed("no"))), pytest.raises(errors.AuthenticationFailed):
+    with (
+        scripted_model(failure(errors.AuthenticationFailed("no"))),
+        pytest.raises(errors.AuthenticationFailed),
+    ):
         wrapper.send_user_message_and_get_response("hi", None, True)
 
 
@@ -304,7 +313,11 @@ def test_closing_the_stream_ends_the_turn_as_cancelled(make_prompt):
                 break
         stream.close()
         turn = Turn.objects.get()
-        assert (turn.status, turn.error_code, turn.llm_calls.get().status) == ("cancelled", "turn_cancelled", "cancelled")
+        assert (turn.status, turn.error_code, turn.llm_calls.get().status) == (
+            "cancelled",
+            "turn_cancelled",
+            "cancelled",
+        )
         assert Message.objects.get(type="assistant").text == "one two "
         assert wrapper.send_user_message_and_get_response("go on") == "Fine."
 

@@ -177,9 +177,7 @@ def _hostile(rng: random.Random) -> str:
     """The JSON text of one argument set, made to slip a context param through."""
 
     def name() -> str:
-        base = rng.choice(
-            ["user_id", "limit", "city", "days", "userid", "id", "self", "args", "kwargs", "code"]
-        )
+        base = rng.choice(["user_id", "limit", "city", "days", "userid", "id", "self", "args", "kwargs", "code"])
         for _ in range(rng.randrange(3)):
             base = rng.choice(
                 [
@@ -189,9 +187,7 @@ def _hostile(rng: random.Random) -> str:
                     lambda text: f"_{text}",
                     lambda text: text.replace("_", "\uff3f"),
                     lambda text: "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in text),
-                    lambda text: (
-                        unicodedata.normalize("NFKD", text) + rng.choice(["", "\u200b", " ", "\u0301", "."])
-                    ),
+                    lambda text: unicodedata.normalize("NFKD", text) + rng.choice(["", "\u200b", " ", "\u0301", "."]),
                     lambda text: f"context.{text}",
                 ]
             )(base)
@@ -211,9 +207,7 @@ def _hostile(rng: random.Random) -> str:
     if pairs and rng.random() < 0.2:
         pairs.append((pairs[0][0], value()))
     rng.shuffle(pairs)
-    text = ", ".join(
-        f"{json.dumps(key, ensure_ascii=rng.random() < 0.5)}: {json.dumps(val)}" for key, val in pairs
-    )
+    text = ", ".join(f"{json.dumps(key, ensure_ascii=rng.random() < 0.5)}: {json.dumps(val)}" for key, val in pairs)
     return "{" + text + "}"
 
 

@@ -112,9 +112,7 @@ def test_every_docstring_style_is_read(code: str) -> None:
     """NumPy and reST docstrings describe parameters as well as Google's."""
     described = describe(code)
     assert described.spec["description"] == "Short."
-    assert described.spec["parameters"]["properties"] == {
-        "x": {"type": "integer", "description": "The number."}
-    }
+    assert described.spec["parameters"]["properties"] == {"x": {"type": "integer", "description": "The number."}}
 
 
 def test_a_registered_function_is_described_like_source() -> None:

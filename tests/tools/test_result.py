@@ -39,9 +39,7 @@ def test_a_result_is_text_or_json(value: Any, text: str) -> None:
     assert "\\u" not in result.content
 
 
-@pytest.mark.parametrize(
-    "value", [object(), {1, 2}, b"x", float("nan"), float("inf"), {(1, 2): 3}, print, [object()]]
-)
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"x", float("nan"), float("inf"), {(1, 2): 3}, print, [object()]])
 def test_anything_else_is_not_a_result(value: Any) -> None:
     """An object whose text would mean nothing to a model is an error, not its repr."""
     with pytest.raises(NotText):

@@ -50,7 +50,9 @@ Go = Callable[[PreparedCall], ToolResult]
 
 def test_source_runs_with_arguments_and_context(go: Go) -> None:
     """The function of the source is called by keyword with the model's and the system's values."""
-    code = "import json\ndef f(a, __b__, c=3):\n    return helper([a, __b__, c])\ndef helper(x):\n    return json.dumps(x)"
+    code = (
+        "import json\ndef f(a, __b__, c=3):\n    return helper([a, __b__, c])\ndef helper(x):\n    return json.dumps(x)"
+    )
     result = go(ready(tool(code, {"a": STRING}), '{"a": "ü\\"); x"}', {"b": 7}))
     assert result.ok
     assert json.loads(message(result)) == ['ü"); x', 7, 3]
@@ -60,14 +62,18 @@ def test_async_source_runs(go: Go) -> None:
     """An `async def` is awaited, and may await host functions, also several at once."""
     code = (
         "import asyncio\nasync def f():\n"
-        "    return [await shop_stock_async('pen'), *await asyncio.gather(shop_stock_async('pen'), shop_stock_async(article='pen'))]"
+        "    both = await asyncio.gather(shop_stock_async('pen'), shop_stock_async(article='pen'))\n"
+        "    return [await shop_stock_async('pen'), *both]"
     )
     assert message(go(ready(tool(code)))) == "[3, 3, 3]"
 
 
 def test_plain_host_functions_are_called_plainly(go: Go) -> None:
     """Source calls a plain host function without await, under its own or another local name."""
-    code = "def f():\n    look = shop_stock\n    return [shop_stock('pen'), look(article='pen'), [shop_stock(x) for x in ['pen']]]"
+    code = (
+        "def f():\n    look = shop_stock\n"
+        "    return [shop_stock('pen'), look(article='pen'), [shop_stock(x) for x in ['pen']]]"
+    )
     assert message(go(ready(tool(code)))) == "[3, 3, [3]]"
 
 
@@ -122,9 +128,7 @@ def test_f10_an_exception_of_source_reaches_the_model_without_context_values(
     go: Go, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Class and message of what the source raised are told, bounded; context values are masked everywhere."""
-    code = (
-        "def f(__token__):\n    g(__token__)\ndef g(token):\n    raise ValueError('no ' + token + 'x' * 9000)"
-    )
+    code = "def f(__token__):\n    g(__token__)\ndef g(token):\n    raise ValueError('no ' + token + 'x' * 9000)"
     result = go(ready(tool(code), context={"token": SECRET}))
     assert (result.status, result.code) == ("failed", "tool_error")
     assert message(result).startswith("The tool failed: ValueError: no [hidden]xxx")
@@ -163,9 +167,7 @@ def test_whatever_a_function_raises_is_a_result(go: Go, how: str, code: str, wor
     assert words in message(result)
 
 
-def test_a_host_function_that_fails_is_an_exception_in_the_source(
-    go: Go, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_host_function_that_fails_is_an_exception_in_the_source(go: Go, caplog: pytest.LogCaptureFixture) -> None:
     """Source may catch it; it learns the class, or the message of a ToolFailure, and never more."""
     code = (
         "def f(how):\n    try:\n        shop_fail(how)\n"
@@ -187,9 +189,7 @@ def test_a_host_value_that_cannot_enter_the_sandbox_is_an_error(go: Go) -> None:
 
 
 @pytest.mark.parametrize("value", ["object", "nan", "set"])
-def test_f10_a_result_that_is_not_text_or_json_is_told(
-    go: Go, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_f10_a_result_that_is_not_text_or_json_is_told(go: Go, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model gets words and not an object's repr."""
     monkeypatch.setattr(shop, "RETURNS", {"object": object(), "nan": float("nan"), "set": {1}})
     result = go(ready(tool(f"{PATH}echo", {"value": STRING}), json.dumps({"value": value})))
@@ -199,7 +199,7 @@ def test_f10_a_result_that_is_not_text_or_json_is_told(
 
 def test_f5_a_call_leaves_nothing_to_the_next(go: Go) -> None:
     """Globals, modules and builtins that one call changes are whole again in the next."""
-    poison = "import json\nCOUNT = []\ndef f():\n    COUNT.append(1)\n    json.dumps = lambda x: 'evil'\n    return len(COUNT)"
+    poison = "import json\nCOUNT = []\ndef f():\n    COUNT.append(1)\n    json.dumps = lambda x: 'evil'"
     go(ready(tool(poison)))
     look = "import json\nCOUNT = []\ndef f():\n    COUNT.append(1)\n    return json.dumps(len(COUNT))"
     for _ in range(3):
@@ -222,9 +222,7 @@ def test_an_async_run_does_not_block_the_loop() -> None:
     """While the sandbox works, the event loop goes on."""
 
     async def both() -> int:
-        task = asyncio.create_task(
-            arun(ready(tool("def f():\n    while True: pass", bounds={"timeout": 0.3})))
-        )
+        task = asyncio.create_task(arun(ready(tool("def f():\n    while True: pass", bounds={"timeout": 0.3}))))
         ticks = 0
         while not task.done():
             await asyncio.sleep(0.01)
@@ -285,7 +283,7 @@ def which_thread() -> str:
 
 @pytest.mark.django_db
 def test_a_plain_function_may_use_the_orm() -> None:
-    """The sync door runs it in the caller's thread, the async door in Django's; both are one under async_to_sync."""
+    """The sync door runs it in the caller's thread, and the async door, under async_to_sync, does too."""
     count = ready(tool(f"{__name__}.count_users", name="count_users"))
     assert message(run(count)) == "42"
     assert message(async_to_sync(arun)(count)) == "42"

@@ -37,8 +37,6 @@ class Command(BaseCommand):
         wrapper = LLMCommunicationWrapper(
             prompt_name="support", initializing_context_vars={"plan": "pro", "name": "Ada"}
         )
-        # The demo is about the rate limit, so its chat starts on the config that is limited.
-        ChatHistory.objects.filter(pk=wrapper.chat_history_id).update(llm_config_name="demo-limited")
         self.stdout.write(f"\n  you > {QUESTION}\n")
         stream = wrapper.stream_user_message(QUESTION, {"user_id": 7}, retry_on_openai_time_limit=True)
         for event in stream:

@@ -63,9 +63,7 @@ def join(context: Any, value: Any, d: Any = "", attribute: Any = None) -> str:
 def sort(
     context: Any, value: Any, reverse: bool = False, case_sensitive: bool = False, attribute: Any = None
 ) -> list[Any]:
-    return _sorted(
-        context, context.budget.take(value), sort_keys(context, attribute, case_sensitive), reverse
-    )
+    return _sorted(context, context.budget.take(value), sort_keys(context, attribute, case_sensitive), reverse)
 
 
 def _sorted(context: Any, values: list[Any], key: Callable[[Any], Any], reverse: bool = False) -> list[Any]:
@@ -112,9 +110,7 @@ def _extreme(context: Any, choose: Any, value: Any, case_sensitive: bool, attrib
 
 
 @template_filter("groupby")
-def groupby(
-    context: Any, value: Any, attribute: Any, default: Any = None, case_sensitive: bool = False
-) -> list[Group]:
+def groupby(context: Any, value: Any, attribute: Any, default: Any = None, case_sensitive: bool = False) -> list[Group]:
     key = getter(context, attribute, default, fold=not case_sensitive)
     shown = getter(context, attribute, default)
     groups = (list(same) for _, same in grouped(_sorted(context, context.budget.take(value), key), key))

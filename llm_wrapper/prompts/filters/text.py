@@ -107,9 +107,7 @@ def wordwrap(
             break_long_words=break_long_words,
             break_on_hyphens=break_on_hyphens,
         ) or [""]
-    return growth.joined(
-        budget, lines, "\n" if wrapstring is None else growth.words_of(wrapstring, "wrapstring")
-    )
+    return growth.joined(budget, lines, "\n" if wrapstring is None else growth.words_of(wrapstring, "wrapstring"))
 
 
 @template_filter("wordcount")
