@@ -1,9 +1,8 @@
-"""Settings of the test suite. DATABASE_URL and REDIS_URL, where set, move it to PostgreSQL and Redis."""
+"""Settings of the test suite. DATABASE_URL and REDIS_URL (no database number) move it to PostgreSQL and Redis."""
 
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from . import settings
@@ -16,7 +15,7 @@ LLM_CONFIGS_PATH = Path(__file__).resolve().parent.parent / "tests" / "llm_confi
 
 # A file, not memory: several threads use it, each with a connection of its own. One for each run of the suite.
 _test_database = Path(tempfile.gettempdir()) / f"llm_wrapper-test-{os.getpid()}.sqlite3"
-DATABASES: dict[str, dict[str, Any]] = {"default": {**settings.DATABASES["default"], "TEST": {"NAME": _test_database}}}
+settings.DATABASES["default"]["TEST"] = {"NAME": _test_database}
 
 if os.environ.get("DATABASE_URL"):
     _url = urlsplit(os.environ["DATABASE_URL"])
@@ -31,10 +30,12 @@ if os.environ.get("DATABASE_URL"):
         }
     }
 if os.environ.get("REDIS_URL"):
+    # Each worker of a parallel run has a Redis database of its own, since tests empty their cache.
+    _number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     CACHES = {
         "default": {
             "BACKEND": "django.core.cache.backends.redis.RedisCache",
-            "LOCATION": os.environ["REDIS_URL"],
+            "LOCATION": f"{os.environ['REDIS_URL']}/{_number}",
         }
     }
 else:

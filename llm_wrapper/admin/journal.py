@@ -62,13 +62,12 @@ class LLMCallAdmin(ReadOnlyAdmin):
 
     def shown(self, request: HttpRequest, obj: LLMCall) -> dict[str, Any]:
         sent = Paginator([SentMessage(message) for message in obj.sent_messages()], SENT_PER_PAGE)
-        route = obj.route if isinstance(obj.route, dict) else {"route": obj.route}
         return {
             "facts": call_facts(obj),
             "sent": sent.get_page(request.GET.get("page")),
             "answers": [transcript.Step(step) for step in obj.answers.order_by("position")],
             "tool_calls": [(row_link(run), run) for run in obj.tool_calls.order_by("id")],
-            "route": [(key.replace("_", " "), formats.pretty(value)) for key, value in route.items()],
+            "route": route_parts(obj.route),
             "request_params": formats.pretty(obj.request_params) if obj.request_params else "",
         }
 
@@ -115,24 +114,49 @@ class SentMessage:
 def call_facts(call: LLMCall) -> list[tuple[str, Any]]:
     """The head of a call's page: name and value of each fact."""
     price = formats.cost(call.cost)
-    return [
+    facts = [
         ("Status", badge(call.status)),
         ("Chat", row_link(call.turn.chat, anchor=f"#turn-{call.turn.number}")),
         ("Turn", row_link(call.turn, f"Turn {call.turn.number}, call {call.attempt}")),
         ("Config", call.config_name),
         ("Model", call.model),
         ("Prompt", row_link(call.prompt_version)),
-        ("Tokens in", formats.count(call.input_tokens)),
-        ("of these cached", formats.count(call.cached_tokens)),
-        ("Tokens out", formats.count(call.output_tokens)),
-        ("of these reasoning", formats.count(call.reasoning_tokens)),
+        ("Tokens in", _tokens(call.input_tokens, call.cached_tokens, "cached")),
+        ("Tokens out", _tokens(call.output_tokens, call.reasoning_tokens, "for reasoning")),
         ("Cost", f"{price} ({call.price_source})" if call.price_source else price),
         ("Latency", formats.seconds(call.latency)),
         ("First token", formats.seconds(call.time_to_first_token) if call.streamed else "not streamed"),
-        ("Finish reason", call.finish_reason or "-"),
-        ("Response id", call.response_id or "-"),
+        ("Finish reason", call.finish_reason),
+        ("Response id", call.response_id),
         ("Started", call.started_at),
     ]
+    return [(name, value) for name, value in facts if value != ""]
+
+
+def _tokens(value: int | None, part: int | None, what: str) -> str:
+    text = formats.count(value)
+    return f"{text}, {formats.count(part)} of them {what}" if part else text
+
+
+def route_parts(route: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Why a call went where it went: headings, each with names and values. Plain values come first."""
+    if not isinstance(route, dict):
+        return []
+    plain = [(_words(key), _text(value)) for key, value in route.items() if not isinstance(value, dict)]
+    mappings = [
+        (_words(key), [(str(name), _text(item)) for name, item in value.items()])
+        for key, value in route.items()
+        if isinstance(value, dict) and value
+    ]
+    return [("", plain), *mappings] if plain else mappings
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else formats.pretty(value)
 
 
 @admin.register(ToolCall)

@@ -6,7 +6,8 @@ The number of queries does not depend on how long the page is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +19,17 @@ from .formats import pretty, pretty_text
 
 PAGE_SIZE = 100
 SHOWN_ELSEWHERE = frozenset(
-    ("tool_calls", "tool_call_id", "name", "system_generated", "show_in_user_history", "incomplete")
+    (
+        "tool_calls",
+        "tool_call_id",
+        "name",
+        "system_generated",
+        "show_in_user_history",
+        "incomplete",
+        "context_vars",
+        "llm_config_name",
+        "message_generation_time",
+    )
 )
 
 
@@ -45,10 +56,18 @@ class Step:
     """One step and what belongs to it."""
 
     message: Message
-    requests: list[ToolRequest] = field(default_factory=list)
     run: ToolCall | None = None
 
     kind = "step"
+
+    @cached_property
+    def asked(self) -> list[tuple[str, ToolRequest]]:
+        """The tool calls that the step asks for, each with the id the model gave it."""
+        return requested(self.message.payload) if self.message.type == Message.Type.ASSISTANT else []
+
+    @property
+    def requests(self) -> list[ToolRequest]:
+        return [request for _, request in self.asked]
 
     @property
     def badge(self) -> str:
@@ -93,10 +112,12 @@ class Step:
         return pretty_text(self.message.text)
 
     @property
-    def extra(self) -> str:
-        """What else the step holds (context variables, widget data), as JSON; '' for nothing."""
-        rest = {key: value for key, value in self.message.payload.items() if key not in SHOWN_ELSEWHERE}
-        return pretty(rest) if rest else ""
+    def details(self) -> list[tuple[str, str]]:
+        """What else the step holds, as JSON under a heading."""
+        payload = self.message.payload
+        rest = {key: value for key, value in payload.items() if key not in SHOWN_ELSEWHERE}
+        found = [("Context variables", payload.get("context_vars")), ("Further values", rest)]
+        return [(heading, pretty(value)) for heading, value in found if value]
 
     @property
     def flags(self) -> list[str]:
@@ -192,11 +213,10 @@ def _items(
             answering = message.llm_call
             while answering and unanswered and unanswered[0].attempt < answering.attempt:
                 items.append(Unanswered(unanswered.pop(0)))
-            for provider_id, request in requested(message.payload):
+            for provider_id, request in step.asked:
                 if message.llm_call_id is not None:
                     request.run = runs.get((message.llm_call_id, provider_id))
                 asked[provider_id] = request
-                step.requests.append(request)
         elif message.type == Message.Type.TOOL:
             found = asked.get(str(message.payload.get("tool_call_id")))
             step.run = found.run if found else None

@@ -197,7 +197,7 @@ def open_turn(
     """Commit the user's message and open its turn: from here on the message cannot be lost.
 
     `system_text` is the system prompt of this turn; it becomes a step only where it differs from the one in
-    force. Returns the finished turn instead if `idempotency_key` was used before for the same message.
+    force. An empty one puts none in force, None leaves the one in force. Returns the finished turn instead if `idempotency_key` was used before for the same message.
     Raises TurnInProgress, or IdempotencyConflict if the key belongs to another message.
     """
     chat = _lock_chat(chat_id)
@@ -214,7 +214,7 @@ def open_turn(
         lease_expires_at=Now() + timedelta(seconds=lease),
     )
     steps: list[dict[str, Any]] = []
-    new_system = system_text is not None and chat.system_text != storable(system_text)
+    new_system = bool(system_text) and chat.system_text != storable(system_text)
     if new_system:
         steps.append({"type": Message.Type.SYSTEM, "text": system_text, "turn": turn})
     steps.extend(dict(step) for step in initial_steps)
@@ -232,9 +232,8 @@ def open_turn(
     if remembered:
         columns["current_context_variables"] = MergeObject("current_context_variables", storable(dict(remembered)))
     messages = _write_steps(chat_id, chat.last_position, steps, **columns)
-    system_id = chat.system_message_id
-    if new_system:
-        system_id = messages[0].pk
+    system_id = messages[0].pk if new_system else chat.system_message_id if system_text != "" else None
+    if system_id != chat.system_message_id:
         ChatHistory.objects.filter(pk=chat_id).update(system_message_id=system_id)
     return TurnState(
         turn=turn,

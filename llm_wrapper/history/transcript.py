@@ -51,8 +51,8 @@ class DropOldest(TranscriptFunc):
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         sql, params = compiler.compile(self.source_expressions[0])
-        rows = f"SELECT value FROM json_each({sql}) WHERE key >= %s ORDER BY key"  # noqa: S608 - a column and no value
-        return f"(SELECT json_group_array(json(value)) FROM ({rows}))", [*params, self.count]
+        rows = f"json_each({sql}) WHERE key >= %s ORDER BY key"
+        return f"(SELECT json_group_array(json(value)) FROM (SELECT value FROM {rows}))", [*params, self.count]  # noqa: S608 - {rows} names a column
 
     def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         sql, params = compiler.compile(self.source_expressions[0])

@@ -22,7 +22,8 @@ def processed_messages(chat: ChatHistory, *, with_tools: bool = False) -> list[d
     """The chat as a chat window shows it: `{"message", "type": "user" | "bot", "tool_data", "id", "thumb"}`.
 
     System steps, tool steps and what was not meant for the user are left out. A JSON answer with a `message` key
-    shows that key. `tool_data` lists the tool calls before the answer, only with `with_tools` (for staff: arguments and results may be internal).
+    shows that key. `tool_data` lists the tool calls before the answer, only with `with_tools` (for staff: arguments
+    and results may be internal).
     """
     shown: list[dict[str, Any]] = []
     used: list[dict[str, Any]] = []

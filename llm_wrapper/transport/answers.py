@@ -1,17 +1,18 @@
-"""What litellm gives back becomes a `Completion`: text, tool calls, usage and cost, all checked."""
+"""What litellm gives back becomes a `Completion`: text, tool calls and usage, all checked."""
 
 from __future__ import annotations
 
 import uuid
-from decimal import Decimal
+from dataclasses import replace
 from typing import Any
 
 from llm_wrapper import errors
 from llm_wrapper.conf import conf
 from llm_wrapper.types import Completion, ModelRequest, ToolCallRequest, Usage
 
+from . import streams
 from .failures import provider_error
-from .library import litellm
+from .prices import price
 
 MAX_TOOL_CALLS_IN_REPLY = 256
 
@@ -26,6 +27,7 @@ class Assembler:
         self.tools: dict[int, dict[str, str]] = {}
         self.finish_reason = ""
         self.usage = Usage()
+        self.raw_usage: Any = None
         self.model = ""
         self.response_id = ""
 
@@ -34,7 +36,7 @@ class Assembler:
         self.response_id = self.response_id or str(getattr(piece, "id", "") or "")
         self.model = self.model or str(getattr(piece, "model", "") or "")
         if getattr(piece, "usage", None) is not None:
-            self.usage = read_usage(piece.usage)
+            self.raw_usage, self.usage = piece.usage, read_usage(piece.usage)
         choices = getattr(piece, "choices", None) or []
         if not choices:
             return ""
@@ -65,11 +67,31 @@ class Assembler:
         slot["arguments"] += str(getattr(function, "arguments", None) or "")
         self.length += len(str(getattr(function, "arguments", None) or ""))
 
-    def completion(self) -> Completion:
-        """The whole answer. Raises where it is none: cut, empty, refused, or with too many tool calls."""
-        text = "".join(self.text)
-        if not self.finish_reason:
+    def whole(self, response: Any) -> Completion:
+        """The answer of a call that was not streamed."""
+        if not getattr(response, "choices", None):
+            raise provider_error(self.request, errors.InvalidProviderResponse, "an answer without choices")
+        self.add(response)
+        return self._completion()
+
+    def streamed(self, stream: Any) -> Completion:
+        """The answer of a stream whose chunks were all added."""
+        if not streams.really_ended(stream):
             raise provider_error(self.request, errors.StreamCut, "the stream ended without a finish reason")
+        reported = streams.reported_fields(stream)
+        if reported < {"prompt_tokens", "completion_tokens"}:
+            # litellm fills in estimates for what the provider did not count.
+            self.raw_usage = None
+            self.usage = replace(
+                self.usage,
+                input_tokens=self.usage.input_tokens if "prompt_tokens" in reported else None,
+                output_tokens=self.usage.output_tokens if "completion_tokens" in reported else None,
+            )
+        return self._completion()
+
+    def _completion(self) -> Completion:
+        """Raises where it is no answer: empty, refused, or with too many tool calls."""
+        text = "".join(self.text)
         if self.finish_reason == "content_filter" and not text:
             raise provider_error(self.request, errors.ContentRefused, "finish_reason content_filter")
         if not text and not self.tools:
@@ -82,7 +104,7 @@ class Assembler:
             raise provider_error(
                 self.request, errors.InvalidProviderResponse, f"{len(self.tools)} tool calls in one answer"
             )
-        cost, source = price(self.request, self.usage)
+        cost, source = price(self.request, self.usage, self.raw_usage)
         return Completion(
             text=text,
             tool_calls=self._tool_calls(),
@@ -125,45 +147,3 @@ def read_usage(usage: Any) -> Usage:
 def _count(source: Any, name: str) -> int | None:
     value = getattr(source, name, None)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def price(request: ModelRequest, usage: Usage) -> tuple[Decimal | None, str]:
-    """Cost of a call and where the price is from; (None, '') where it cannot be known.
-
-    The YAML's price comes first, then the price map that litellm carries.
-    """
-    if usage.input_tokens is None or usage.output_tokens is None:
-        return None, ""
-    override = request.config.price
-    if override is not None:
-        cached = usage.cached_tokens or 0 if override.cached_input is not None else 0
-        total = (
-            override.input * (usage.input_tokens - cached)
-            + (override.cached_input or 0) * cached
-            + override.output * usage.output_tokens
-        )
-        return total / 1_000_000, "config"
-    module = litellm()
-    model = request.config.price_model or request.config.model
-    try:
-        cost_in, cost_out = module.cost_per_token(
-            model=model,
-            prompt_tokens=usage.input_tokens,
-            completion_tokens=usage.output_tokens,
-            cache_read_input_tokens=usage.cached_tokens or 0,
-        )
-    except Exception as exc:  # noqa: BLE001 (litellm raises plain Exception for a model without a price)
-        if type(exc) is not Exception and type(exc).__name__ not in (
-            "NotFoundError",
-            "BadRequestError",
-            "ModelNotMappedError",
-        ):
-            raise
-        return None, ""
-    return Decimal(repr(cost_in)) + Decimal(repr(cost_out)), f"litellm {_litellm_version()}"
-
-
-def _litellm_version() -> str:
-    from importlib.metadata import version
-
-    return version("litellm")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any
+from contextlib import aclosing, closing
+from typing import Any, TypeVar
 
 from llm_wrapper.conf import conf
-from llm_wrapper.errors import LLMWrapperError, ProviderTimeout, RealCallBlocked
+from llm_wrapper.errors import LLMWrapperError, RealCallBlocked
 from llm_wrapper.types import Completion, ModelRequest, TextChunk
 
+from . import streams
 from .answers import Assembler
-from .failures import from_litellm, provider_error
+from .clients import close_with_this_loop
+from .deadline import within
+from .failures import own_error
 from .library import litellm
+
+T = TypeVar("T")
+Item = TextChunk | Completion
 
 
 def arguments(request: ModelRequest) -> dict[str, Any]:
@@ -39,109 +46,128 @@ def arguments(request: ModelRequest) -> dict[str, Any]:
 
 
 class LiteLLMTransport:
-    """The transport of real life."""
+    """The transport of real life.
 
-    # In each method the exception is raised anew outside the `except` block and from frames without the key:
-    # litellm's own exceptions hold requests, and with them the key, in their chain.
+    litellm's exceptions and frames hold the key. So the functions that call it give their error back as a value,
+    made anew, and these methods raise it from frames that hold nothing secret.
+    """
 
     def complete(self, request: ModelRequest) -> Completion:
-        refuse_if_blocked(request)
-        answer, error = _attempt(request, lambda: _whole(request, litellm().completion(**arguments(request))))
-        if error is not None:
-            raise error
-        return answer
+        _prepare(request)
+        with closing(_timed(request, _whole)) as outcomes:
+            return _unwrapped(next(outcomes))
 
     async def acomplete(self, request: ModelRequest) -> Completion:
-        refuse_if_blocked(request)
-        answer, error = None, None
-        try:
-            answer = _whole(request, await litellm().acompletion(**arguments(request)))
-        except Exception as exc:  # noqa: BLE001 (mapped, and raised below)
-            error = _own(request, exc)
-        if error is not None:
-            raise error
-        assert answer is not None
-        return answer
+        _prepare(request)
+        await close_with_this_loop(litellm())
+        return _unwrapped(await _awhole(request))
 
-    def stream(self, request: ModelRequest) -> Generator[TextChunk | Completion, None, None]:
-        refuse_if_blocked(request)
-        assembler, deadline = Assembler(request), time.monotonic() + request.timeout
-        chunks, error = _attempt(request, lambda: iter(litellm().completion(**arguments(request))))
-        try:
-            while error is None:
-                chunk, error = _attempt(request, lambda: next(chunks, None))
-                if error is not None or chunk is None:
-                    break
-                text, error = _attempt(request, lambda chunk=chunk: _take(assembler, chunk, deadline))
-                if text:
-                    yield TextChunk(text)
-        finally:
-            # An abandoned stream must let go of its connection.
-            close = getattr(getattr(chunks, "completion_stream", None), "close", None)
-            if close is not None:
-                close()
-        if error is not None:
-            raise error
-        yield assembler.completion()
+    def stream(self, request: ModelRequest) -> Generator[Item, None, None]:
+        _prepare(request)
+        with closing(_timed(request, _pieces)) as outcomes:
+            for outcome in outcomes:
+                yield _unwrapped(outcome)
 
-    async def astream(self, request: ModelRequest) -> AsyncGenerator[TextChunk | Completion, None]:
-        refuse_if_blocked(request)
-        assembler, deadline = Assembler(request), time.monotonic() + request.timeout
-        error, chunks = None, None
-        try:
-            chunks = (await litellm().acompletion(**arguments(request))).__aiter__()
-        except Exception as exc:  # noqa: BLE001 (mapped, and raised below)
-            error = _own(request, exc)
-        try:
-            while error is None:
-                text = ""
-                try:
-                    text = _take(assembler, await anext(chunks), deadline)
-                except StopAsyncIteration:
-                    break
-                except Exception as exc:  # noqa: BLE001 (mapped, and raised below)
-                    error = _own(request, exc)
-                if text:
-                    yield TextChunk(text)
-        finally:
-            close = getattr(getattr(chunks, "completion_stream", None), "aclose", None)
-            if close is not None:
-                await close()
-        if error is not None:
-            raise error
-        yield assembler.completion()
+    async def astream(self, request: ModelRequest) -> AsyncGenerator[Item, None]:
+        _prepare(request)
+        await close_with_this_loop(litellm())
+        async with aclosing(_apieces(request)) as outcomes:
+            async for outcome in outcomes:
+                yield _unwrapped(outcome)
 
 
-def refuse_if_blocked(request: ModelRequest) -> None:
-    """Raise RealCallBlocked where the settings forbid calls that reach a model."""
+def _prepare(request: ModelRequest) -> None:
+    """Refuse a call that the settings forbid; load litellm before the call's clock starts."""
     if conf.block_real_calls and not request.config.model.startswith("demo/"):
         raise RealCallBlocked(
             f"LLM_WRAPPER_BLOCK_REAL_CALLS is set, and config {request.config.name!r} would call "
             f"{request.config.model}. Use llm_wrapper.testing.scripted_model() or a DemoConfig in tests."
         )
+    litellm()
 
 
-def _attempt(request: ModelRequest, do: Callable[[], Any]) -> tuple[Any, LLMWrapperError | None]:
-    """What `do` gives, or the package's own error for what it raised."""
+def _unwrapped(outcome: T | LLMWrapperError) -> T:
+    if isinstance(outcome, LLMWrapperError):
+        raise outcome
+    return outcome
+
+
+# -- sync ------------------------------------------------------------------------------------------------
+
+
+def _timed(
+    request: ModelRequest, work: Callable[[ModelRequest], Generator[T, None, None]]
+) -> Generator[T | LLMWrapperError, None, None]:
+    error = None
     try:
-        return do(), None
+        with closing(within(request.timeout, lambda: work(request))) as items:
+            yield from items
+    except TimeoutError as exc:
+        error = own_error(request, exc)
+    if error is not None:
+        yield error
+
+
+def _whole(request: ModelRequest) -> Generator[Completion | LLMWrapperError, None, None]:
+    try:
+        outcome: Completion | LLMWrapperError = Assembler(request).whole(litellm().completion(**arguments(request)))
     except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
-        return None, _own(request, exc)
+        outcome = own_error(request, exc)
+    yield outcome
 
 
-def _own(request: ModelRequest, exc: Exception) -> LLMWrapperError:
-    if isinstance(exc, LLMWrapperError):
-        return exc
-    return from_litellm(request, exc)
+def _pieces(request: ModelRequest) -> Generator[Item | LLMWrapperError, None, None]:
+    assembler, stream, last = Assembler(request), None, None
+    try:
+        stream = litellm().completion(**arguments(request))
+        streams.guard(stream)
+        for chunk in stream:
+            text = assembler.add(chunk)
+            if text:
+                yield TextChunk(text)
+        last = assembler.streamed(stream)
+    except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
+        last = own_error(request, exc)
+    finally:
+        # An abandoned stream must let go of its connection, so that the provider stops writing.
+        if stream is not None:
+            streams.close(stream)
+    yield last
 
 
-def _whole(request: ModelRequest, response: Any) -> Completion:
-    assembler = Assembler(request)
-    assembler.add(response)
-    return assembler.completion()
+# -- async -----------------------------------------------------------------------------------------------
 
 
-def _take(assembler: Assembler, chunk: Any, deadline: float) -> str:
-    if time.monotonic() > deadline:
-        raise provider_error(assembler.request, ProviderTimeout, "the answer took longer than the timeout")
-    return assembler.add(chunk)
+async def _awhole(request: ModelRequest) -> Completion | LLMWrapperError:
+    try:
+        async with asyncio.timeout(request.timeout):
+            response = await litellm().acompletion(**arguments(request))
+        return Assembler(request).whole(response)
+    except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
+        return own_error(request, exc)
+
+
+async def _apieces(request: ModelRequest) -> AsyncGenerator[Item | LLMWrapperError, None]:
+    assembler, stream, last = Assembler(request), None, None
+    deadline = asyncio.get_running_loop().time() + request.timeout
+    try:
+        async with asyncio.timeout_at(deadline):
+            stream = await litellm().acompletion(**arguments(request))
+        streams.guard(stream)
+        chunks = aiter(stream)
+        while True:
+            # Not around the whole loop: the time in which the caller works with a chunk is its own.
+            async with asyncio.timeout_at(deadline):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                break
+            text = assembler.add(chunk)
+            if text:
+                yield TextChunk(text)
+        last = assembler.streamed(stream)
+    except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
+        last = own_error(request, exc)
+    finally:
+        if stream is not None:
+            await streams.aclose(stream)
+    yield last

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 from llm_wrapper import errors
 from llm_wrapper.types import ModelRequest
@@ -46,6 +48,19 @@ ERROR_OF: dict[str, type[errors.ProviderError]] = {
     "MockException": errors.ProviderServerError,
 }
 
+ERROR_OF_STATUS: dict[int | None, type[errors.ProviderError]] = {
+    401: errors.AuthenticationFailed,
+    402: errors.PaymentRequired,
+    403: errors.PermissionRefused,
+    404: errors.ModelNotFound,
+    408: errors.ProviderTimeout,
+    413: errors.ContextWindowExceeded,
+    429: errors.RateLimited,
+    503: errors.ProviderOverloaded,
+    504: errors.ProviderTimeout,
+    529: errors.ProviderOverloaded,
+}
+
 SENTENCE: dict[type[errors.ProviderError], str] = {
     errors.RateLimited: "is rate limited",
     errors.ProviderTimeout: "did not answer in time",
@@ -53,7 +68,7 @@ SENTENCE: dict[type[errors.ProviderError], str] = {
     errors.ProviderConnectionFailed: "could not be reached",
     errors.ProviderServerError: "failed on its side",
     errors.StreamCut: "broke off its answer",
-    errors.InvalidProviderResponse: "sent something that is not an answer",
+    errors.InvalidProviderResponse: "gave no answer that can be used",
     errors.AuthenticationFailed: "refused the key; check api_key in the config's YAML file",
     errors.PermissionRefused: "refuses this key the model",
     errors.PaymentRequired: "wants payment; check the account's balance",
@@ -65,13 +80,12 @@ SENTENCE: dict[type[errors.ProviderError], str] = {
 }
 # What a provider says of a refused key may quote the key.
 SILENT = (errors.AuthenticationFailed, errors.PermissionRefused)
+# What litellm writes before the provider's words: "litellm.RateLimitError: RateLimitError: OpenAIException - ".
+_PREFIX = re.compile(r"^(litellm\.)?(\w+(Error|Exception)?: ){0,2}(litellm\.\w+: )?(\w+: )?\w+(Exception|Error) - ")
 
 
 def provider_error(
-    request: ModelRequest,
-    kind: type[errors.ProviderError],
-    detail: str = "",
-    retry_after: float | None = None,
+    request: ModelRequest, kind: type[errors.ProviderError], detail: str = "", retry_after: float | None = None
 ) -> errors.ProviderError:
     """An error that names the config and says what to do, with the provider's words without any secret."""
     text = f"Config {request.config.name!r} ({request.config.model}) {SENTENCE[kind]}."
@@ -85,32 +99,62 @@ def scrubbed(text: str, secrets: Iterable[Any]) -> str:
     for secret in secrets:
         for part in secret.values() if isinstance(secret, dict) else [secret]:
             if isinstance(part, str) and len(part) >= 4:
-                text = text.replace(part, "***")
+                text = text.replace(part, "***").replace(quote(part, safe=""), "***")
     return text
+
+
+def own_error(request: ModelRequest, exc: Exception) -> errors.LLMWrapperError:
+    """The package's own error for whatever a call raised, without the frames that it came through: they hold
+    the key, and debug pages print frames."""
+    if isinstance(exc, errors.LLMWrapperError):
+        exc.__traceback__ = exc.__cause__ = exc.__context__ = None
+        return exc
+    if isinstance(exc, TimeoutError):
+        return provider_error(request, errors.ProviderTimeout, f"nothing complete in {request.timeout:g} s")
+    return from_litellm(request, exc)
 
 
 def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
     """The package's own error for what litellm raised. The most specific known class decides."""
-    kind: type[errors.ProviderError] = errors.ProviderError
-    for cls in type(exc).__mro__:
-        if cls.__name__ in ERROR_OF:
-            kind = ERROR_OF[cls.__name__]
-            break
+    exc = _of_broken_stream(exc)
+    kind = _kind(exc)
     status = getattr(exc, "status_code", None)
-    if kind is errors.ProviderServerError and status in (503, 529):
-        kind = errors.ProviderOverloaded
-    # litellm reports a refused connection as a server error of the provider.
-    if kind is errors.ProviderServerError and _has_cause(
-        exc, "ConnectError", "APIConnectionError", "ConnectionError"
-    ):
-        kind = errors.ProviderConnectionFailed
-    return provider_error(request, kind, str(getattr(exc, "message", exc)), retry_after(_headers(exc)))
+    if kind is errors.ProviderServerError:
+        # litellm knows classes for some statuses only, and for fewer with some providers than with others.
+        kind = ERROR_OF_STATUS.get(status, kind)
+        # It reports a refused connection as a server error of the provider.
+        if kind is errors.ProviderServerError and _network_failed(exc):
+            kind = errors.ProviderConnectionFailed
+    elif kind is errors.ProviderConnectionFailed and not _network_failed(exc):
+        # And its own trouble with an answer as a failed connection.
+        kind = errors.InvalidProviderResponse
+    words = _PREFIX.sub("", str(getattr(exc, "message", exc)))
+    return provider_error(request, kind, words, retry_after(_headers(exc)))
 
 
-def _has_cause(exc: BaseException, *names: str) -> bool:
+def _kind(exc: BaseException) -> type[errors.ProviderError]:
+    known = (ERROR_OF[cls.__name__] for cls in type(exc).__mro__ if cls.__name__ in ERROR_OF)
+    return next(known, errors.ProviderError)
+
+
+def _of_broken_stream(exc: Exception) -> Exception:
+    """What broke a stream, where that says more than that it broke: it had not begun, or it stood still."""
+    if type(exc).__name__ != "MidStreamFallbackError":
+        return exc
+    original = getattr(exc, "original_exception", None)
+    if not isinstance(original, Exception):
+        return exc
+    not_begun = bool(getattr(exc, "is_pre_first_chunk", False))
+    return original if not_begun or _kind(original) is errors.ProviderTimeout else exc
+
+
+def _network_failed(exc: BaseException) -> bool:
+    """Whether a failed connection is behind the error."""
     seen: BaseException | None = exc
     while seen is not None:
-        if type(seen).__name__ in names:
+        names = {cls.__name__ for cls in type(seen).__mro__}
+        # httpx's and aiohttp's bases; the latter's and the socket's errors are OSErrors for the most part.
+        if isinstance(seen, OSError) or names & {"TransportError", "ClientConnectionError"}:
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import closing
 from typing import Any
 
@@ -67,8 +68,7 @@ def reported_fields(stream: Any) -> set[str]:
 
 def close(stream: Any) -> None:
     """Let go of the connection, also in the middle of an answer."""
-    source = stream.completion_stream
-    for holder in (source, getattr(source, "http_response", None), getattr(source, "streaming_response", None)):
+    for holder in _holders(stream):
         release = getattr(holder, "close", None)
         if release is not None:
             release()
@@ -76,12 +76,14 @@ def close(stream: Any) -> None:
 
 async def aclose(stream: Any) -> None:
     """The async twin of `close`."""
-    await stream.aclose()
+    for holder in _holders(stream):
+        release = getattr(holder, "aclose", None) or getattr(holder, "close", None)
+        result = release() if release is not None else None
+        if inspect.isawaitable(result):
+            await result
 
 
-def sync_chunks(stream: Any) -> Iterator[Any]:
-    return iter(stream)
-
-
-def async_chunks(stream: Any) -> AsyncIterator[Any]:
-    return stream.__aiter__()  # type: ignore[no-any-return]
+def _holders(stream: Any) -> list[Any]:
+    """What may hold the connection, from the inside out; each provider's stream is built in its own way."""
+    source = stream.completion_stream
+    return [getattr(source, "streaming_response", None), getattr(source, "http_response", None), source]

@@ -91,7 +91,8 @@ def _sum(one: int | None, other: int | None) -> int | None:
 def run_turn(job: TurnJob, journal: Any) -> Machine:
     """The turn of `job`. `journal` holds the stages in the database: the module `llm_wrapper.history`, or
     something with the same functions."""
-    rendered, render_error = _render(job)
+    # An effect, so that an expensive template holds up a thread and not the event loop.
+    rendered, render_error = yield do(_render, job)
     state = yield do(
         journal.open_turn,
         job.chat_id,

@@ -110,7 +110,8 @@ class Runner:
                 self.printed = self.python(block)
                 ran += 1
             elif block.info == "text" and before is not None and before.info == "python":
-                assert self.printed.strip() == block.body.strip(), f"{self.page}:{block.line} prints otherwise"
+                said, printed = block.body.strip(), self.printed.strip()
+                assert printed == said, f"{self.page}:{block.line}: it prints:\n{printed}"
             elif block.info == "yaml" and block.file.startswith("llm_configs/"):
                 (self.folder / Path(block.file).name).write_text(block.body, encoding="utf-8")
             elif block.info == "sh":

@@ -5,14 +5,13 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from llm_wrapper import errors, history
+from llm_wrapper import errors, history, transport
 from llm_wrapper.models import ChatHistory, LLMCall, Message, ToolCall, Turn
 from llm_wrapper.repositories import LLMCommunicationWrapper, load_prompt
 from llm_wrapper.testing import scripted_model, tool_calls
 from llm_wrapper.turn import TurnJob, run_turn
 from llm_wrapper.turn.drivers import Listening, _perform
 from llm_wrapper.turn.effects import CallModel, Do, RunTool
-from llm_wrapper import transport
 
 pytestmark = pytest.mark.django_db
 

@@ -424,3 +424,17 @@ def test_the_transcript_is_cut_in_batches_and_rows_keep_all(make_prompt, setting
     assert len(chat.full_history()) == 24
     assert chat.chat_history == chat.full_history()[-len(chat.chat_history) :]
     assert chat.transcript_start == 24 - len(chat.chat_history) + 1
+
+
+def test_a_system_prompt_that_renders_to_nothing_is_not_sent(make_prompt):
+    """An empty system prompt is left out, also where an earlier turn had one."""
+    make_prompt(system_prompt_template="{% if plan is defined %}Plan {{ plan }}{% endif %}")
+    wrapper = LLMCommunicationWrapper(prompt_name="support")
+    with scripted_model("a", "b", "c") as model:
+        wrapper.send_user_message_and_get_response("one")
+        wrapper.send_user_message_and_get_response("two", {"plan": "pro"})
+        PromptTemplate.objects.update(system_prompt_template="{% if plan is not defined %}never{% endif %}")
+        wrapper.send_user_message_and_get_response("three")
+    systems = [[m["content"] for m in request.messages if m["role"] == "system"] for request in model.requests]
+    assert systems == [[], ["Plan pro"], []]
+    assert [call.sent_messages() for call in LLMCall.objects.order_by("pk")] == [r.messages for r in model.requests]

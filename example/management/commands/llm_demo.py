@@ -98,5 +98,5 @@ class Command(BaseCommand):
             + f"  make run     then open http://127.0.0.1:8000/admin/llm_wrapper/chathistory/{chat_id}/change/ "
             "(user admin, password admin)\n"
             "  a real model: copy llm_configs/openai.yml.example to llm_configs/openai.yml, export OPENAI_API_KEY,\n"
-            "               run `.venv/bin/python manage.py llm_configs sync`, and give the prompt the config in the admin\n"
+            "               run `.venv/bin/python manage.py llm_configs sync`, and choose the config in the prompt\n"
         )

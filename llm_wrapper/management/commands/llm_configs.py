@@ -31,7 +31,8 @@ class Command(BaseCommand):
     def check_files(self) -> None:
         problems = configs.get_configs().problems()
         for problem in problems:
-            self.stderr.write(f"{problem.file}: {problem.key}: {problem.reason}" if problem.key else f"{problem.file}: {problem.reason}")
+            where = f"{problem.file}: {problem.key}" if problem.key else problem.file
+            self.stderr.write(f"{where}: {problem.reason}")
         if problems:
             raise CommandError(f"{len(problems)} problem(s) in the config files.")
         self.stdout.write(f"{len(configs.get_configs().names())} config(s), no problem.")
@@ -56,7 +57,8 @@ class Command(BaseCommand):
         resting = configs.cooling(store.names())
         for name in sorted(store.names()):
             public = store.get(name).public()
-            rest = f", cooling for {resting[name].seconds_left:.0f} s ({resting[name].reason})" if name in resting else ""
+            cooling = resting.get(name)
+            rest = f", cooling for {cooling.seconds_left:.0f} s ({cooling.reason})" if cooling else ""
             tools = "tools on" if store.get(name).tools_enabled else "tools off"
             self.stdout.write(f"{name}: {public['llm_config_class']}, {store.get(name).choice().model}, {tools}{rest}")
         for problem in store.problems():
