@@ -73,10 +73,9 @@ class LLMCommunicationWrapper:
         steps: list[dict[str, Any]] = []
         if initialize:
             prompts.require(replace(spec, user="", required_kwargs=()), self._context, where="the new chat")
-            if spec.system:
-                steps.append(
-                    {"type": Message.Type.SYSTEM, "text": prompts.render_system(spec, self._context)}
-                )
+            system = prompts.render_system(spec, self._context)
+            if system:
+                steps.append({"type": Message.Type.SYSTEM, "text": system})
             steps += initial_steps(spec, self._context)
         return history.create_chat(
             user=self.user,
