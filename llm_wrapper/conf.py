@@ -26,9 +26,7 @@ class Setting(Generic[T]):
 
 
 class AppSettings:
-    configs_path = Setting[Any](
-        "LLM_CONFIGS_PATH", None, "Folder that holds one YAML file per config (str or Path)."
-    )
+    configs_path = Setting[Any]("LLM_CONFIGS_PATH", None, "Folder that holds one YAML file per config (str or Path).")
     config_classes = Setting[dict[str, str]](
         "LLM_WRAPPER_CONFIG_CLASSES", {}, "Your own config classes: the name used in YAML -> dotted path."
     )

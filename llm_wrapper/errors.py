@@ -203,6 +203,12 @@ class TooManyToolRounds(LLMWrapperError):
     http_status = 502
 
 
+class InsideTransaction(LLMWrapperError, RuntimeError):
+    """A turn was started inside a transaction of the caller, where its steps could be rolled back."""
+
+    code = "inside_transaction"
+
+
 class SyncInAsyncContext(LLMWrapperError, RuntimeError):
     """The sync door was used inside a running event loop; the message names the async one."""
 

@@ -15,7 +15,7 @@ from llm_wrapper.conf import conf
 from llm_wrapper.events import Event, TurnFinished
 from llm_wrapper.history.unsaved import UnsavedJournal
 from llm_wrapper.models import ChatHistory, Message, PromptTemplate, PromptVersion
-from llm_wrapper.turn import TurnJob, adrive, drive, run_turn
+from llm_wrapper.turn import TurnJob, adrive, drive, refuse_running_loop, run_turn
 from llm_wrapper.turn.machine import initial_steps
 from llm_wrapper.types import LLMReply
 
@@ -48,6 +48,7 @@ class LLMCommunicationWrapper:
         response_format_class: Any = None,
         user: Any = None,
     ) -> None:
+        refuse_running_loop()
         self.prompt_name = prompt_name
         self.response_format_class = response_format_class
         self.user = user
@@ -108,6 +109,7 @@ class LLMCommunicationWrapper:
         (`AllConfigsUnavailable`). With `idempotency_key` a repeated send gives the stored answer.
         Raises `MissingContextVariables` before anything is stored; after that the message is kept, whatever happens.
         """
+        refuse_running_loop()
         job = self._job(message, context_vars, retry_on_openai_time_limit, idempotency_key, stream=False)
         return _reply(list(drive(run_turn(job, history))))
 
@@ -136,6 +138,7 @@ class LLMCommunicationWrapper:
     ) -> Generator[Event, None, None]:
         """Send a message and yield events as they happen; see `llm_wrapper.events`. The last one is
         `TurnFinished`, or `TurnFailed` before the error is raised. Closing the generator stops the turn."""
+        refuse_running_loop()
         job = self._job(message, context_vars, retry_on_openai_time_limit, idempotency_key, stream=True)
         yield from drive(run_turn(job, history))
 
@@ -194,9 +197,7 @@ class LLMCommunicationWrapper:
     ) -> LLMReply:
         """One answer to a prompt, outside any chat; nothing is stored. The user template, if there is one, is
         rendered with an empty message."""
-        job = _unsaved_job(
-            prompt_name, response_format_class, initializing_context_vars, retry_on_openai_time_limit
-        )
+        job = _unsaved_job(prompt_name, response_format_class, initializing_context_vars, retry_on_openai_time_limit)
         return _reply(list(drive(run_turn(job, UnsavedJournal()))))
 
     @staticmethod
@@ -222,10 +223,7 @@ class LLMCommunicationWrapper:
     @property
     def llm_config_name(self) -> str:
         """The config that the chat stays with."""
-        return str(
-            ChatHistory.objects.values_list("llm_config_name", flat=True).get(pk=self._chat.pk)
-            or self._sticky
-        )
+        return str(ChatHistory.objects.values_list("llm_config_name", flat=True).get(pk=self._chat.pk) or self._sticky)
 
     def get_chat_history_object(self) -> ChatHistory:
         """The chat's row, read anew."""
@@ -279,9 +277,7 @@ def checked_message(message: Any) -> str:
     return message
 
 
-def _unsaved_job(
-    prompt_name: str, response_format: Any, context: Mapping[str, Any] | None, fail_over: bool
-) -> TurnJob:
+def _unsaved_job(prompt_name: str, response_format: Any, context: Mapping[str, Any] | None, fail_over: bool) -> TurnJob:
     prompt, version = load_prompt(prompt_name)
     return TurnJob(
         chat_id=0,

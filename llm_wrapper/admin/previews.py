@@ -10,7 +10,6 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
-from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
 
 from .base import BaseAdmin
@@ -34,7 +33,7 @@ class PreviewAdmin(BaseAdmin):
         ]
         return [*own, *super().get_urls()]
 
-    @method_decorator([require_POST, csrf_protect])
+    @method_decorator(require_POST)
     def preview_view(self, request: HttpRequest, pk: int | None = None) -> HttpResponse:
         """The preview of the posted form. Fields that were not posted, as for people who may only look, are
         those of the row."""

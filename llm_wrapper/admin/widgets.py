@@ -147,9 +147,6 @@ class NamesField(forms.CharField):
             return ", ".join(value) if simple else json.dumps(value)
         return value
 
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return super().has_changed(self.prepare_value(initial), data)
-
     def to_python(self, value: Any) -> Any:
         text = str(super().to_python(value))
         if text.startswith("["):

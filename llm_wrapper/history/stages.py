@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -18,7 +19,7 @@ from django.db.models import F, Subquery
 from django.db.models.functions import Now
 
 from llm_wrapper.conf import conf
-from llm_wrapper.errors import IdempotencyConflict, LLMWrapperError, TurnInProgress, TurnLost
+from llm_wrapper.errors import IdempotencyConflict, InsideTransaction, LLMWrapperError, TurnInProgress, TurnLost
 from llm_wrapper.models import ChatHistory, LLMCall, Message, PromptVersion, ToolCall, Turn
 from llm_wrapper.models.journal import provider_messages, sent_steps
 from llm_wrapper.types import Completion, ConfigChoice, ToolCallRequest, ToolResult
@@ -181,8 +182,24 @@ def _refuse_if_running(chat: Any) -> None:
 # -- a turn ----------------------------------------------------------------------------------------------
 
 
-@transaction.atomic
-def open_turn(
+def open_turn(chat_id: int, **turn: Any) -> TurnState | Turn:
+    """Commit the user's message and open its turn: from here on the message cannot be lost.
+
+    Takes the arguments of `_open_turn`. Raises InsideTransaction where the caller could still roll it back.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(transaction.atomic(durable=True))
+        except RuntimeError:
+            raise InsideTransaction(
+                "A turn was started inside a transaction. It commits each step, so that a crash loses nothing, and "
+                "cannot do so there. Send after the transaction; with ATOMIC_REQUESTS, put "
+                "@transaction.non_atomic_requests on the view."
+            ) from None
+        return _open_turn(chat_id, **turn)
+
+
+def _open_turn(
     chat_id: int,
     *,
     text: str,
@@ -194,11 +211,12 @@ def open_turn(
     remembered: Mapping[str, Any] | None = None,
     idempotency_key: str | None = None,
 ) -> TurnState | Turn:
-    """Commit the user's message and open its turn: from here on the message cannot be lost.
+    """The rows of a new turn, in the caller's transaction.
 
     `system_text` is the system prompt of this turn; it becomes a step only where it differs from the one in
-    force. An empty one puts none in force, None leaves the one in force. Returns the finished turn instead if `idempotency_key` was used before for the same message.
-    Raises TurnInProgress, or IdempotencyConflict if the key belongs to another message.
+    force. An empty one puts none in force, None leaves the one in force. Returns the finished turn instead if
+    `idempotency_key` was used before for the same message. Raises TurnInProgress, or IdempotencyConflict if the
+    key belongs to another message.
     """
     chat = _lock_chat(chat_id)
     if idempotency_key is not None:

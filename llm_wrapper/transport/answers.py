@@ -51,7 +51,7 @@ class Assembler:
             raise provider_error(
                 self.request,
                 errors.InvalidProviderResponse,
-                f"more than {conf.max_answer_chars} characters (LLM_WRAPPER_MAX_ANSWER_CHARS)",
+                f"It is longer than {conf.max_answer_chars} characters (LLM_WRAPPER_MAX_ANSWER_CHARS).",
             )
         self.text.append(text)
         return text
@@ -70,39 +70,38 @@ class Assembler:
     def whole(self, response: Any) -> Completion:
         """The answer of a call that was not streamed."""
         if not getattr(response, "choices", None):
-            raise provider_error(self.request, errors.InvalidProviderResponse, "an answer without choices")
+            raise provider_error(self.request, errors.InvalidProviderResponse, "It has no choices.")
         self.add(response)
         return self._completion()
 
     def streamed(self, stream: Any) -> Completion:
         """The answer of a stream whose chunks were all added."""
         if not streams.really_ended(stream):
-            raise provider_error(self.request, errors.StreamCut, "the stream ended without a finish reason")
-        reported = streams.reported_fields(stream)
-        if reported < {"prompt_tokens", "completion_tokens"}:
-            # litellm fills in estimates for what the provider did not count.
-            self.raw_usage = None
-            self.usage = replace(
-                self.usage,
-                input_tokens=self.usage.input_tokens if "prompt_tokens" in reported else None,
-                output_tokens=self.usage.output_tokens if "completion_tokens" in reported else None,
-            )
+            raise provider_error(self.request, errors.StreamCut, "The stream ended without a finish reason.")
+        reported = streams.reported_counts(stream)
+        if not reported:
+            self.usage = Usage()
+        # litellm fills in estimates for what the provider did not count.
+        if "prompt_tokens" not in reported:
+            self.usage = replace(self.usage, input_tokens=None)
+        if "completion_tokens" not in reported:
+            self.usage = replace(self.usage, output_tokens=None)
         return self._completion()
 
     def _completion(self) -> Completion:
         """Raises where it is no answer: empty, refused, or with too many tool calls."""
         text = "".join(self.text)
         if self.finish_reason == "content_filter" and not text:
-            raise provider_error(self.request, errors.ContentRefused, "finish_reason content_filter")
+            raise provider_error(self.request, errors.ContentRefused, "Its finish_reason is content_filter.")
         if not text and not self.tools:
             raise provider_error(
                 self.request,
                 errors.InvalidProviderResponse,
-                f"an empty answer, finish_reason {self.finish_reason}",
+                f"It is empty, with finish_reason {self.finish_reason}.",
             )
         if len(self.tools) > MAX_TOOL_CALLS_IN_REPLY:
             raise provider_error(
-                self.request, errors.InvalidProviderResponse, f"{len(self.tools)} tool calls in one answer"
+                self.request, errors.InvalidProviderResponse, f"It asks for {len(self.tools)} tool calls at once."
             )
         cost, source = price(self.request, self.usage, self.raw_usage)
         return Completion(

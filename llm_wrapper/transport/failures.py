@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterable
@@ -81,16 +82,16 @@ SENTENCE: dict[type[errors.ProviderError], str] = {
 # What a provider says of a refused key may quote the key.
 SILENT = (errors.AuthenticationFailed, errors.PermissionRefused)
 # What litellm writes before the provider's words: "litellm.RateLimitError: RateLimitError: OpenAIException - ".
-_PREFIX = re.compile(r"^(litellm\.)?(\w+(Error|Exception)?: ){0,2}(litellm\.\w+: )?(\w+: )?\w+(Exception|Error) - ")
+_PREFIX = re.compile(r"^(?:litellm\.\w+: )*(?:(?:\w+: )?\w+(?:Exception|Error) - )?")
 
 
 def provider_error(
     request: ModelRequest, kind: type[errors.ProviderError], detail: str = "", retry_after: float | None = None
 ) -> errors.ProviderError:
-    """An error that names the config and says what to do, with the provider's words without any secret."""
+    """An error that names the config and says what to do, with further words without any secret."""
     text = f"Config {request.config.name!r} ({request.config.model}) {SENTENCE[kind]}."
     if detail and kind not in SILENT:
-        text += f" The provider said: {scrubbed(detail, request.config.credentials.values())[:500]}"
+        text += f" {scrubbed(detail, request.config.credentials.values())[:500]}"
     return kind(text, retry_after=retry_after)
 
 
@@ -110,7 +111,7 @@ def own_error(request: ModelRequest, exc: Exception) -> errors.LLMWrapperError:
         exc.__traceback__ = exc.__cause__ = exc.__context__ = None
         return exc
     if isinstance(exc, TimeoutError):
-        return provider_error(request, errors.ProviderTimeout, f"nothing complete in {request.timeout:g} s")
+        return provider_error(request, errors.ProviderTimeout, f"Its timeout is {request.timeout:g} s.")
     return from_litellm(request, exc)
 
 
@@ -128,8 +129,18 @@ def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
     elif kind is errors.ProviderConnectionFailed and not _network_failed(exc):
         # And its own trouble with an answer as a failed connection.
         kind = errors.InvalidProviderResponse
-    words = _PREFIX.sub("", str(getattr(exc, "message", exc)))
-    return provider_error(request, kind, words, retry_after(_headers(exc)))
+    return provider_error(request, kind, f"It said: {_words(exc)}", retry_after(_headers(exc)))
+
+
+def _words(exc: Exception) -> str:
+    """The provider's own words, without what litellm writes around them."""
+    text = _PREFIX.sub("", str(getattr(exc, "message", exc))).partition("Traceback (most recent")[0].strip()
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return text
+    error = body.get("error", body) if isinstance(body, dict) else body
+    return str(error.get("message", text) if isinstance(error, dict) else error)
 
 
 def _kind(exc: BaseException) -> type[errors.ProviderError]:

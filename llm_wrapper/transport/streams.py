@@ -56,7 +56,7 @@ def really_ended(stream: Any) -> bool:
     return bool(stream.received_finish_reason or stream.intermittent_finish_reason)
 
 
-def reported_fields(stream: Any) -> set[str]:
+def reported_counts(stream: Any) -> set[str]:
     """Which of prompt_tokens and completion_tokens the provider counted itself; litellm guesses the others."""
     usages = [getattr(chunk, "usage", None) for chunk in stream.chunks]
     return {

@@ -63,7 +63,7 @@ class Listening:
 
 def drive(machine: Machine) -> Generator[Event, None, None]:
     """Run a turn and yield its events. Raises what the turn raises."""
-    _refuse_running_loop()
+    refuse_running_loop()
     sent: Any = None
     thrown: BaseException | None = None
     stopped: BaseException | None = None
@@ -135,14 +135,15 @@ def _send_signal(event: Event) -> None:
         signal.send_robust(sender=type(event), event=event)
 
 
-def _refuse_running_loop() -> None:
+def refuse_running_loop() -> None:
+    """Raise SyncInAsyncContext if an event loop runs in this thread: blocking it would stop all it serves."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
     raise SyncInAsyncContext(
         "This is the sync door, and an event loop is running in this thread. Use the async twin: the method of the "
-        "same name with an 'a' in front (asend_user_message_and_get_response, astream_user_message)."
+        "same name with an 'a' in front (acreate, asend_user_message_and_get_response, astream_user_message)."
     )
 
 

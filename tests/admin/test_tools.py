@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
@@ -58,6 +59,21 @@ def test_derive_from_code_makes_the_spec_anew(boss: Client) -> None:
     spec = {**rows.TOOL_SPEC, "description": "Out of date."}
     assert boss.post(reverse(ADD), form(tool_json_spec=json.dumps(spec), derive="on")).status_code == 302
     assert Tool.objects.get().tool_json_spec["description"] == "Finds the customer's newest orders."
+
+
+def test_only_what_changed_is_logged(boss: Client) -> None:
+    """The history of a tool names the fields that were edited, and none that only look different as text."""
+    tool = rows.make_tool()
+    data = form(
+        tool_json_spec=json.dumps(rows.TOOL_SPEC),
+        default_values_for_non_llm_params='{"user_id":0}',
+        tool_code=rows.TOOL_CODE.replace("\n", "\r\n"),
+        idempotent="on",
+        timeout="3",
+    )
+    assert boss.post(reverse(CHANGE, args=[tool.pk]), data).status_code == 302
+    changed = json.loads(LogEntry.objects.get().change_message)[0]["changed"]["fields"]
+    assert changed == ["Timeout"]
 
 
 def test_given_defaults_win_over_those_of_the_code(boss: Client) -> None:

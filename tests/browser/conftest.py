@@ -45,8 +45,9 @@ class Tab:
 
     def open(self, path: str) -> None:
         self.page.goto(self.base + path, wait_until="load")
-        # admin.js starts after the editors, one tick after the load event.
-        self.page.wait_for_timeout(100)
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('.django-ace-widget')].every(widget => widget.editor)"
+        )
 
     def login(self, name: str) -> None:
         self.open("/admin/login/")
@@ -63,13 +64,13 @@ class Tab:
             ["id_" + field, text],
         )
 
-    def marks(self, field: str) -> list[int]:
-        """The lines (1-based) that have an error mark in an editor."""
-        return self.page.evaluate(
-            "id => document.getElementById(id).parentElement"
+    def wait_for_marks(self, field: str, lines: list[int]) -> None:
+        """Wait until exactly these lines (1-based) of an editor have an error mark."""
+        self.page.wait_for_function(
+            "([id, lines]) => JSON.stringify([...new Set(document.getElementById(id).parentElement"
             ".querySelector('.django-ace-widget').editor.session.getAnnotations()"
-            ".map(mark => mark.row + 1)",
-            "id_" + field,
+            ".map(mark => mark.row + 1))]) === JSON.stringify(lines)",
+            arg=["id_" + field, lines],
         )
 
     def photograph(self, name: str, height: int = 1000) -> None:

@@ -62,11 +62,10 @@ def test_errors_are_marked_at_their_lines(tab: Tab, prompt: PromptTemplate) -> N
     tab.write("system_prompt_template", "Hello\n\n{{ plan")
     tab.page.click("[data-llmw-preview]")
     tab.page.wait_for_selector("#llmw-preview .llmw-error")
-    assert tab.marks("system_prompt_template") == [3]
+    tab.wait_for_marks("system_prompt_template", [3])
     tab.page.click("[name=_continue]")
     tab.page.wait_for_selector("text=Please correct the error")
-    tab.page.wait_for_timeout(200)
-    assert tab.marks("system_prompt_template") == [3]
+    tab.wait_for_marks("system_prompt_template", [3])
     tab.write("system_prompt_template", "Hello {{ plan }}")
     tab.page.click("[data-llmw-preview]")
     tab.page.wait_for_selector("#llmw-preview article")
@@ -100,7 +99,7 @@ def test_a_tool_is_checked_and_derived(tab: Tab, prompt: PromptTemplate) -> None
     tab.write("tool_code", "def find_orders(status):\n    return []\n")
     tab.page.click("text=Check")
     tab.page.wait_for_selector("#llmw-preview .llmw-error")
-    assert set(tab.marks("tool_code")) == {1}
+    tab.wait_for_marks("tool_code", [1])
     tab.write("tool_code", rows.TOOL_CODE)
     tab.page.click("text=Check")
     tab.page.wait_for_selector("#llmw-preview pre")

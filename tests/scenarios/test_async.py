@@ -46,16 +46,19 @@ def test_the_async_door_answers_like_the_sync_one(make_prompt, make_tool):
 def test_the_sync_door_in_a_loop_names_the_async_one(make_prompt):
     """Used inside a running loop, the sync door says which one to use; nothing is stored."""
     make_prompt()
-    wrapper = LLMCommunicationWrapper(prompt_name="support")
 
-    async def wrong():
-        from llm_wrapper.turn import drive
+    async def construct():
+        LLMCommunicationWrapper(prompt_name="support")
 
-        return list(drive(iter(())))
+    async def send():
+        wrapper = await LLMCommunicationWrapper.acreate(prompt_name="support")
+        LLMCommunicationWrapper.stream_user_message(wrapper, "hi").send(None)
 
-    with pytest.raises(errors.SyncInAsyncContext, match="asend_user_message_and_get_response"):
-        run(wrong())
-    assert wrapper.chat_history_id
+    with pytest.raises(errors.SyncInAsyncContext, match="acreate"):
+        run(construct())
+    with pytest.raises(errors.SyncInAsyncContext, match="astream_user_message"):
+        run(send())
+    assert not Turn.objects.exists()
 
 
 def test_async_streaming_fails_over(make_prompt):

@@ -45,6 +45,8 @@ async def slow(seconds: float) -> str:
 
     :param seconds: How long.
     """
+    if seconds < 0:
+        raise TimeoutError("upstream")
     await asyncio.sleep(seconds)
     return "waited"
 

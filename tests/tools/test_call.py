@@ -6,7 +6,10 @@ import json
 import logging
 import pickle
 import random
+import socket
+import time
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,11 +133,20 @@ def test_a_refusal_stays_short() -> None:
     assert len(refusal(json.dumps({"x" * 1000 + str(n): 1 for n in range(150)})).content) < 2000
 
 
-@pytest.mark.parametrize("city", [{"$ref": "http://127.0.0.1:9/x"}, {"$ref": "#/nope"}, {"type": "strnig"}])
+@pytest.mark.parametrize("city", [{"$ref": "http://127.0.0.1:PORT/x"}, {"$ref": "#/nope"}, {"type": "strnig"}])
 def test_a_broken_schema_is_a_result_and_fetches_nothing(city: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A schema that is not valid, or points elsewhere, makes the tool unavailable and opens no connection."""
-    spec = {"name": "f", "parameters": {"type": "object", "properties": {"city": city}}}
-    result = refusal('{"city": "x"}', spec=spec)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.setblocking(False)
+        city = {key: value.replace("PORT", str(server.getsockname()[1])) for key, value in city.items()}
+        spec = {"name": "f", "parameters": {"type": "object", "properties": {"city": city}}}
+        started = time.monotonic()
+        result = refusal('{"city": "x"}', spec=spec)
+        assert time.monotonic() - started < 1
+        with pytest.raises(BlockingIOError):
+            server.accept()
     assert (result.status, result.code) == ("failed", "tool_error")
     assert "is not usable: The schema" in caplog.text
 
@@ -162,6 +174,12 @@ SPELLINGS = [
     "LIMIT",
     "\uff3flimit",
 ]
+
+
+def test_f6_a_context_param_wins_over_an_argument() -> None:
+    """Even a call put together by hand gives the function the system's value."""
+    call = prepared('{"city": "B"}')
+    assert replace(call, arguments={"city": "B", "__user_id__": 666}).keywords()["__user_id__"] == 7
 
 
 @pytest.mark.parametrize("name", SPELLINGS)

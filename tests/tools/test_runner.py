@@ -95,6 +95,20 @@ def test_an_async_function_is_stopped_in_time(go: Go, caplog: pytest.LogCaptureF
     assert "longer than 0.2 seconds" in message(result)
 
 
+def test_a_timeout_of_the_function_itself_is_an_error_of_its_own(go: Go) -> None:
+    """Only the tool's own clock makes a timeout; a TimeoutError from inside is a failure like others."""
+    result = go(ready(tool(f"{PATH}slow", {"seconds": {"type": "number"}}), '{"seconds": -1}'))
+    assert result.code == "tool_error"
+    assert "TimeoutError" in message(result)
+
+
+def test_printed_text_goes_nowhere(go: Go, capfd: pytest.CaptureFixture[str]) -> None:
+    """What source prints reaches neither the model nor this process's output."""
+    code = "import sys\ndef f():\n    print('loud')\n    print('loud', file=sys.stderr)\n    return 'quiet'"
+    assert message(go(ready(tool(code)))) == "quiet"
+    assert "loud" not in "".join(capfd.readouterr())
+
+
 def test_source_is_stopped_in_time(go: Go) -> None:
     """An endless loop ends at the timeout, and the setting counts where the row has none."""
     stored = tool("def f():\n    while True: pass", bounds={"timeout": 0.2})
