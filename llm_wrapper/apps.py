@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
 
 
 class LLMWrapperConfig(AppConfig):
@@ -8,3 +9,6 @@ class LLMWrapperConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401  (registers the system checks)
+
+        # Each app's llm_tools.py registers its functions, as its admin.py registers its admin pages.
+        autodiscover_modules("llm_tools")

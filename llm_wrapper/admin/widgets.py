@@ -89,6 +89,10 @@ class JSONField(forms.JSONField):
     kind: type = dict
     kind_name = "an object: {…}"
 
+    def __init__(self, **options: Any) -> None:
+        # Django repeats values with a callable default in a hidden input, which is for values like "now".
+        super().__init__(**{**options, "show_hidden_initial": False})
+
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, str):  # what was submitted and did not parse
             return value
@@ -139,7 +143,8 @@ class NamesField(forms.CharField):
 
     def __init__(self, **options: Any) -> None:
         # The model's JSONField passes what a JSON form field would need.
-        super().__init__(**{key: options[key] for key in options.keys() - {"encoder", "decoder"}})
+        kept = {key: options[key] for key in options.keys() - {"encoder", "decoder"}}
+        super().__init__(**{**kept, "show_hidden_initial": False})
 
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, list):

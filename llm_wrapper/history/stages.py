@@ -1,8 +1,8 @@
 """The stages of a turn in the database. Each public function is one short transaction, or one statement.
 
 A stage that writes for a turn first renews the turn's lease with a statement that matches only while the turn
-is still running. Where it matches nothing the turn was taken over, and `TurnLost` stops the worker before it
-writes anything: the status is the fence.
+is running and its fencing number is this worker's. Where it matches nothing the turn was ended or taken over, and
+`TurnLost` stops the worker before it writes anything.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import connections, models, transaction
 from django.db.models import F, Subquery
 from django.db.models.functions import Now
 
+from llm_wrapper import tools
 from llm_wrapper.conf import conf
 from llm_wrapper.errors import IdempotencyConflict, InsideTransaction, LLMWrapperError, TurnInProgress, TurnLost
 from llm_wrapper.models import ChatHistory, LLMCall, Message, PromptVersion, ToolCall, Turn
@@ -37,6 +38,7 @@ class TurnState:
     """
 
     turn: Turn
+    fence: int
     chat_id: int
     position: int
     system_message_id: int | None
@@ -84,7 +86,7 @@ def _renew(state: TurnState, seconds: float = 0.0, **columns: Any) -> None:
     """Renew the lease for work that may take `seconds`, or stop if the turn is no longer ours."""
     lease = conf.turn_lease + seconds
     started = time.monotonic()
-    running = Turn.objects.filter(pk=state.turn_id, status=Turn.Status.RUNNING)
+    running = Turn.objects.filter(pk=state.turn_id, status=Turn.Status.RUNNING, fence=state.fence)
     if not running.update(**{"lease_expires_at": Now() + timedelta(seconds=lease), **columns}):
         raise _lost(state)
     state.leased_until = started + lease
@@ -255,6 +257,7 @@ def _open_turn(
         ChatHistory.objects.filter(pk=chat_id).update(system_message_id=system_id)
     return TurnState(
         turn=turn,
+        fence=turn.fence,
         chat_id=chat_id,
         position=messages[-1].position,
         system_message_id=system_id,
@@ -512,23 +515,71 @@ def repair(turn: Turn) -> None:
     )
     if not ended:
         return
-    lost = turn.llm_calls.filter(status=LLMCall.Status.RUNNING).order_by("attempt").last()
-    partial = lost.partial_text if lost else ""
-    turn.llm_calls.filter(status=LLMCall.Status.RUNNING).update(
+    partial = _lose_calls(turn)
+    position = ChatHistory.objects.values_list("last_position", flat=True).get(pk=turn.chat_id)
+    _close_open_ends(turn, position, partial)
+
+
+def expired_turns() -> models.QuerySet[Turn]:
+    """Turns whose worker shows no sign of life any more, by the database's clock."""
+    return Turn.objects.filter(status=Turn.Status.RUNNING, lease_expires_at__lte=Now()).order_by("pk")
+
+
+@transaction.atomic
+def take_over(turn_id: int) -> tuple[TurnState, list[ToolCall]] | None:
+    """Make a crashed turn this worker's own, to end it with an answer; None if it is alive or another was faster.
+
+    The former worker can write no more. Its calls become `lost`. Gives the tool calls that have no result yet.
+    """
+    lease, started = conf.turn_lease + conf.call_timeout, time.monotonic()
+    taken = (
+        expired_turns()
+        .filter(pk=turn_id)
+        .update(fence=F("fence") + 1, lease_expires_at=Now() + timedelta(seconds=lease))
+    )
+    if not taken:
+        return None
+    turn = Turn.objects.get(pk=turn_id)
+    chat = _lock_chat(turn.chat_id)
+    _lose_calls(turn)
+    without_result = list(turn.tool_calls.filter(status__in=[ToolCall.Status.PENDING, ToolCall.Status.RUNNING]))
+    asked = turn.messages.filter(type=Message.Type.USER).order_by("position").first()
+    state = TurnState(
+        turn=turn,
+        fence=turn.fence,
+        chat_id=turn.chat_id,
+        position=chat.last_position,
+        system_message_id=chat.system_message_id,
+        user_message=asked,
+        config_name=chat.llm_config_name,
+        calls=turn.llm_calls.count(),
+        tool_calls={row.provider_id: row for row in without_result},
+        leased_until=started + lease,
+    )
+    return state, without_result
+
+
+def restart_tool(state: TurnState, row: ToolCall) -> None:
+    """Put an interrupted tool call back to where it may be started."""
+    _renew(state)
+    ToolCall.objects.filter(pk=row.pk).update(status=ToolCall.Status.PENDING)
+
+
+def _lose_calls(turn: Turn) -> str:
+    """Close the calls that a dead worker left open; gives what had arrived of the last one."""
+    lost = turn.llm_calls.filter(status=LLMCall.Status.RUNNING)
+    partial = lost.order_by("attempt").values_list("partial_text", flat=True).last() or ""
+    lost.update(
         status=LLMCall.Status.LOST,
         error_code="lost",
         error_message="The worker stopped before the answer was saved; the provider may have billed it.",
         finished_at=Now(),
     )
-    position = ChatHistory.objects.values_list("last_position", flat=True).get(pk=turn.chat_id)
-    _close_open_ends(turn, position, partial)
+    return partial
 
 
-UNKNOWN_OUTCOME = (
-    '{"status":"Unknown","message":"The tool was interrupted. It may or may not have had its effect; '
-    'check before asking for it again."}'
-)
-NOT_RUN = '{"status":"Failed","message":"The tool was not run, because the turn ended before."}'
+def _close_tool(row: models.QuerySet[ToolCall], result: ToolResult) -> int:
+    return row.update(status=result.status, result=result.content, error_code=result.code)
 
 
 def _close_open_ends(turn: Turn, position: int, partial_text: str) -> None:
@@ -538,15 +589,11 @@ def _close_open_ends(turn: Turn, position: int, partial_text: str) -> None:
     steps = []
     for row in turn.tool_calls.filter(status__in=[ToolCall.Status.PENDING, ToolCall.Status.RUNNING]):
         # Another worker may start it at this moment, so what is not pending any more counts as running.
-        interrupted = {"error_code": "interrupted", "duration": None}
-        this = ToolCall.objects.filter(pk=row.pk)
-        content = NOT_RUN
-        if not this.filter(status=ToolCall.Status.PENDING).update(
-            status=ToolCall.Status.REFUSED, result=content, **interrupted
-        ):
-            content = UNKNOWN_OUTCOME
-            this.update(status=ToolCall.Status.UNKNOWN, result=content, **interrupted)
-        steps.append(_tool_step(turn, row.provider_id, row.tool, content))
+        this, result = ToolCall.objects.filter(pk=row.pk), tools.not_run()
+        if not _close_tool(this.filter(status=ToolCall.Status.PENDING), result):
+            result = tools.unknown_outcome()
+            _close_tool(this, result)
+        steps.append(_tool_step(turn, row.provider_id, row.tool, result.content))
     if partial_text:
         steps.append(
             {

@@ -20,6 +20,7 @@ class UnsavedState:
     user_message: Any = None
     config_name: str = ""
     calls: int = 0
+    tool_calls: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -89,6 +89,9 @@ class Turn(models.Model):
     number = models.PositiveIntegerField()
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.RUNNING)
     idempotency_key = models.CharField(max_length=200, null=True, blank=True)
+    fence = models.PositiveIntegerField(
+        default=1, help_text="Number of the worker that runs the turn; one that was replaced cannot write any more."
+    )
     lease_expires_at = models.DateTimeField(
         null=True, help_text="A running turn past this time counts as crashed."
     )
@@ -157,6 +160,7 @@ class Message(models.Model):
     date_updated = models.DateTimeField(auto_now=True)
 
     class Meta:
+        verbose_name = "step"
         ordering = ["chat", "position"]
         constraints = [models.UniqueConstraint(fields=["chat", "position"], name="llmw_message_position")]
 

@@ -53,6 +53,17 @@ def limit_reached() -> ToolResult:
     )
 
 
+def not_run() -> ToolResult:
+    """The result of a tool call whose turn ended before the tool was started."""
+    return failed("The tool was not run, because the turn ended before.", "interrupted", "refused")
+
+
+def unknown_outcome() -> ToolResult:
+    """The result of a tool call whose worker died while the tool ran."""
+    message = "The tool was interrupted. It may or may not have had its effect; check before you ask for it again."
+    return ToolResult("unknown", _content("Unknown", message), "interrupted")
+
+
 def as_text(value: Any, max_chars: int) -> str:
     """Text as it is, any other value as JSON; cut at `max_chars`, with a note that it was.
 

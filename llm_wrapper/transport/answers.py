@@ -58,9 +58,7 @@ class Assembler:
 
     def _add_tool_call(self, number: int, call: Any) -> None:
         index = getattr(call, "index", None)
-        slot = self.tools.setdefault(
-            number if index is None else index, {"id": "", "name": "", "arguments": ""}
-        )
+        slot = self.tools.setdefault(number if index is None else index, {"id": "", "name": "", "arguments": ""})
         slot["id"] = slot["id"] or str(getattr(call, "id", None) or "")
         function = getattr(call, "function", None)
         slot["name"] += str(getattr(function, "name", None) or "")

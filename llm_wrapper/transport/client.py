@@ -13,7 +13,7 @@ from llm_wrapper.types import Completion, ModelRequest, TextChunk
 
 from . import streams
 from .answers import Assembler
-from .clients import close_with_this_loop
+from .clients import close_with_this_loop, own_async_client
 from .deadline import within
 from .failures import own_error
 from .library import litellm
@@ -59,7 +59,6 @@ class LiteLLMTransport:
 
     async def acomplete(self, request: ModelRequest) -> Completion:
         _prepare(request)
-        await close_with_this_loop(litellm())
         return _unwrapped(await _awhole(request))
 
     def stream(self, request: ModelRequest) -> Generator[Item, None, None]:
@@ -70,7 +69,6 @@ class LiteLLMTransport:
 
     async def astream(self, request: ModelRequest) -> AsyncGenerator[Item, None]:
         _prepare(request)
-        await close_with_this_loop(litellm())
         async with aclosing(_apieces(request)) as outcomes:
             async for outcome in outcomes:
                 yield _unwrapped(outcome)
@@ -138,10 +136,16 @@ def _pieces(request: ModelRequest) -> Generator[Item | LLMWrapperError, None, No
 # -- async -----------------------------------------------------------------------------------------------
 
 
+async def _acompletion(request: ModelRequest) -> Any:
+    module = litellm()
+    await close_with_this_loop(module)
+    return await module.acompletion(**arguments(request), **own_async_client(module, request.config.model))
+
+
 async def _awhole(request: ModelRequest) -> Completion | LLMWrapperError:
     try:
         async with asyncio.timeout(request.timeout):
-            response = await litellm().acompletion(**arguments(request))
+            response = await _acompletion(request)
         return Assembler(request).whole(response)
     except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
         return own_error(request, exc)
@@ -152,7 +156,7 @@ async def _apieces(request: ModelRequest) -> AsyncGenerator[Item | LLMWrapperErr
     deadline = asyncio.get_running_loop().time() + request.timeout
     try:
         async with asyncio.timeout_at(deadline):
-            stream = await litellm().acompletion(**arguments(request))
+            stream = await _acompletion(request)
         streams.guard(stream)
         chunks = aiter(stream)
         while True:

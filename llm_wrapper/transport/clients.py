@@ -54,13 +54,25 @@ async def _aclose(client: Any) -> None:
         await result
 
 
+def own_async_client(module: Any, model: str) -> dict[str, Any]:
+    """The `client` argument for providers whose streams litellm would send through one client for all event loops:
+    the next loop closes it under the streams of the last one."""
+    provider = model.partition("/")[0]
+    if provider not in ("anthropic", "gemini", "vertex_ai"):
+        return {}
+    from litellm.llms.custom_httpx.http_handler import get_async_httpx_client
+
+    return {"client": get_async_httpx_client(llm_provider=provider)}
+
+
 def close_at_exit(module: Any) -> None:
     """Close the clients of sync calls when the process ends."""
     atexit.register(_close_sync_clients, module)
 
 
 def _close_sync_clients(module: Any) -> None:
-    for client in list(module.in_memory_llm_clients_cache.cache_dict.values()):
+    shared = vars(module).get("module_level_client")
+    for client in [*module.in_memory_llm_clients_cache.cache_dict.values(), shared]:
         close = getattr(client, "close", None)
         if close is not None and not inspect.iscoroutinefunction(close):
             close()

@@ -103,9 +103,7 @@ def _failure(model: str, code: str) -> Exception:
     return kind(message=f"The demo's script says: {code}.", model=model, llm_provider="demo")
 
 
-def _tool_request(
-    messages: list[dict[str, Any]], tools: list[dict[str, Any]]
-) -> ChatCompletionMessageToolCall | None:
+def _tool_request(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> ChatCompletionMessageToolCall | None:
     """Ask for the first tool that this turn has not used yet, with arguments picked from the user's words."""
     asked = max((at for at, entry in enumerate(messages) if entry["role"] == "user"), default=0)
     used = {call["function"]["name"] for entry in messages[asked:] for call in entry.get("tool_calls") or []}
@@ -116,8 +114,7 @@ def _tool_request(
             continue
         schema = function.get("parameters") or {}
         values = {
-            name: _value(schema.get("properties", {}).get(name, {}), words)
-            for name in schema.get("required", [])
+            name: _value(schema.get("properties", {}).get(name, {}), words) for name in schema.get("required", [])
         }
         return ChatCompletionMessageToolCall(
             id=f"call_{uuid.uuid4().hex[:12]}",
@@ -143,9 +140,7 @@ def _reply(messages: list[dict[str, Any]]) -> str:
     last = messages[-1] if messages else {"role": "user", "content": ""}
     words = str(last.get("content") or "")
     if last["role"] == "tool":
-        return f"[demo, not a language model] The tool {last.get('name', '')} answered: {words}".replace(
-            "  ", " "
-        )
+        return f"[demo, not a language model] The tool {last.get('name', '')} answered: {words}".replace("  ", " ")
     return f"[demo, not a language model] You wrote: {words}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
@@ -49,14 +49,20 @@ ERROR_OF: dict[str, type[errors.ProviderError]] = {
     "MockException": errors.ProviderServerError,
 }
 
+# litellm reports a refused connection as an error on the provider's side, its own trouble with an answer as a failed
+# connection, and gives many statuses no class, with some providers more than with others. Then the status decides.
+VAGUE = (errors.ProviderServerError, errors.ProviderConnectionFailed, errors.ProviderError)
 ERROR_OF_STATUS: dict[int | None, type[errors.ProviderError]] = {
+    400: errors.BadProviderRequest,
     401: errors.AuthenticationFailed,
     402: errors.PaymentRequired,
     403: errors.PermissionRefused,
     404: errors.ModelNotFound,
     408: errors.ProviderTimeout,
     413: errors.ContextWindowExceeded,
+    422: errors.BadProviderRequest,
     429: errors.RateLimited,
+    502: errors.ProviderServerError,
     503: errors.ProviderOverloaded,
     504: errors.ProviderTimeout,
     529: errors.ProviderOverloaded,
@@ -119,28 +125,44 @@ def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
     """The package's own error for what litellm raised. The most specific known class decides."""
     exc = _of_broken_stream(exc)
     kind = _kind(exc)
-    status = getattr(exc, "status_code", None)
-    if kind is errors.ProviderServerError:
-        # litellm knows classes for some statuses only, and for fewer with some providers than with others.
-        kind = ERROR_OF_STATUS.get(status, kind)
-        # It reports a refused connection as a server error of the provider.
-        if kind is errors.ProviderServerError and _network_failed(exc):
-            kind = errors.ProviderConnectionFailed
-    elif kind is errors.ProviderConnectionFailed and not _network_failed(exc):
-        # And its own trouble with an answer as a failed connection.
-        kind = errors.InvalidProviderResponse
+    if kind in VAGUE:
+        kind = ERROR_OF_STATUS.get(_status(exc)) or (
+            errors.ProviderConnectionFailed
+            if _network_failed(exc)
+            else errors.InvalidProviderResponse
+            if kind is errors.ProviderConnectionFailed
+            else kind
+        )
     return provider_error(request, kind, f"It said: {_words(exc)}", retry_after(_headers(exc)))
+
+
+def _status(exc: BaseException) -> int | None:
+    """The status that the provider answered with: the innermost one, for litellm makes up others on the way."""
+    found = None
+    for cause in _chain(exc):
+        status = getattr(cause, "status_code", None)
+        if isinstance(status, int) and status >= 400:
+            found = status
+    return found
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = exc
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _words(exc: Exception) -> str:
     """The provider's own words, without what litellm writes around them."""
-    text = _PREFIX.sub("", str(getattr(exc, "message", exc))).partition("Traceback (most recent")[0].strip()
+    text = str(getattr(exc, "message", exc)).partition("Traceback (most recent")[0].strip()
     try:
-        body = json.loads(text)
+        body = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
     except ValueError:
-        return text
-    error = body.get("error", body) if isinstance(body, dict) else body
-    return str(error.get("message", text) if isinstance(error, dict) else error)
+        return _PREFIX.sub("", text)
+    error = body.get("error", body)
+    words = error.get("message") if isinstance(error, dict) else error
+    return str(words or text)
 
 
 def _kind(exc: BaseException) -> type[errors.ProviderError]:
@@ -161,14 +183,11 @@ def _of_broken_stream(exc: Exception) -> Exception:
 
 def _network_failed(exc: BaseException) -> bool:
     """Whether a failed connection is behind the error."""
-    seen: BaseException | None = exc
-    while seen is not None:
-        names = {cls.__name__ for cls in type(seen).__mro__}
-        # httpx's and aiohttp's bases; the latter's and the socket's errors are OSErrors for the most part.
-        if isinstance(seen, OSError) or names & {"TransportError", "ClientConnectionError"}:
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+    # httpx's and aiohttp's bases; other errors of theirs, and of sockets, are OSErrors.
+    bases = {"TransportError", "ClientConnectionError"}
+    return any(
+        isinstance(cause, OSError) or any(cls.__name__ in bases for cls in type(cause).__mro__) for cause in _chain(exc)
+    )
 
 
 def _headers(exc: Exception) -> dict[str, str]:

@@ -45,8 +45,6 @@ def _load() -> Any:
         module.telemetry = False
         module.disable_hf_tokenizer_download = True
         module.disable_streaming_logging = True
-        # Whether to try again is decided by the turn alone.
-        module.num_retries = 0
         # A stream of many equal chunks is an answer like any other.
         module.REPEATED_STREAMING_CHUNK_LIMIT = 1_000_000_000
         module.custom_provider_map.append({"provider": "demo", "custom_handler": DemoProvider()})

@@ -86,4 +86,5 @@ async def aclose(stream: Any) -> None:
 def _holders(stream: Any) -> list[Any]:
     """What may hold the connection, from the inside out; each provider's stream is built in its own way."""
     source = stream.completion_stream
-    return [getattr(source, "streaming_response", None), getattr(source, "http_response", None), source]
+    names = ("streaming_response", "http_response", "response")
+    return [*(getattr(source, name, None) for name in names), source]

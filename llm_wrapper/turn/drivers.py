@@ -20,7 +20,7 @@ from llm_wrapper.events import Event
 from llm_wrapper.signals import SIGNAL_OF
 from llm_wrapper.types import TextChunk
 
-from .effects import CallModel, CallOutcome, Do, Machine, RunTool
+from .effects import CallModel, CallOutcome, Do, Machine, RunTool, Sleep
 
 # How often, in seconds, what has arrived of a streamed answer is saved.
 KEEP_EVERY = 1.0
@@ -121,9 +121,11 @@ def _call(listening: Listening) -> Generator[Event, None, CallOutcome]:
     return listening.outcome(completion, error)
 
 
-def _perform(wanted: Do | RunTool) -> Any:
+def _perform(wanted: Do | RunTool | Sleep) -> Any:
     if isinstance(wanted, Do):
         return wanted.function(*wanted.args, **wanted.kwargs)
+    if isinstance(wanted, Sleep):
+        return time.sleep(wanted.seconds)
     started = time.monotonic()
     result = tools.run(wanted.prepared)
     return result, time.monotonic() - started
@@ -214,9 +216,11 @@ async def _acall(listening: Listening) -> AsyncGenerator[Event | CallOutcome, No
     yield listening.outcome(completion, error)
 
 
-async def _aperform(wanted: Do | RunTool) -> Any:
+async def _aperform(wanted: Do | RunTool | Sleep) -> Any:
     if isinstance(wanted, Do):
         return await sync_to_async(wanted.function)(*wanted.args, **wanted.kwargs)
+    if isinstance(wanted, Sleep):
+        return await asyncio.sleep(wanted.seconds)
     started = time.monotonic()
     result = await tools.arun(wanted.prepared)
     return result, time.monotonic() - started

@@ -46,11 +46,18 @@ class CallOutcome:
 
 
 @dataclass(frozen=True)
+class Sleep:
+    """Wait so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RunTool:
     """Run a prepared tool call; sends back its `ToolResult` and the seconds it took."""
 
     prepared: Any
 
 
-Effect = Do | CallModel | RunTool
+Effect = Do | CallModel | RunTool | Sleep
 Machine = Generator[Effect | Event, Any, None]

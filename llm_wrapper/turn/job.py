@@ -16,6 +16,7 @@ class TurnJob:
     `context` holds all context variables of the turn; of them only those that templates reference or the
     prompt logs are ever stored. `initial_steps` are written before the message, for a chat that has none yet.
     `sticky` is the config that the chat stays with, `draw` the route of the draw that chose it.
+    `wait` is how many seconds a message waits for a turn that runs on its chat.
     `fail_over` says whether a limited or dead config is replaced by another of `config_names`.
     """
 
@@ -33,3 +34,4 @@ class TurnJob:
     draw: Mapping[str, Any] = field(default_factory=dict)
     response_format: Any = None
     idempotency_key: str | None = None
+    wait: float = 0.0

@@ -6,7 +6,7 @@ It does no I/O, so it serves the sync and the async driver alike, and a test can
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from llm_wrapper.errors import (
     ResponseFormatError,
     TooManyToolRounds,
     TurnCancelled,
+    TurnInProgress,
     TurnLost,
 )
 from llm_wrapper.events import (
@@ -47,7 +48,7 @@ from llm_wrapper.types import (
     Usage,
 )
 
-from .effects import CallModel, CallOutcome, Effect, Machine, RunTool, do
+from .effects import CallModel, CallOutcome, Effect, Machine, RunTool, Sleep, do
 from .job import TurnJob
 
 log = logging.getLogger("llm_wrapper.turn")
@@ -93,24 +94,63 @@ def run_turn(job: TurnJob, journal: Any) -> Machine:
     something with the same functions."""
     # An effect, so that an expensive template holds up a thread and not the event loop.
     rendered, render_error = yield do(_render, job)
-    state = yield do(
-        journal.open_turn,
-        job.chat_id,
-        text=job.message,
-        user=job.user,
-        idempotency_key=job.idempotency_key,
-        remembered=prompts.remembered(job.spec, job.context),
-        payload=_logged(job),
-        **rendered,
-    )
+    state = yield from _open(job, journal, rendered)
     if not hasattr(state, "turn_id"):  # the turn of an earlier request with this idempotency key
         yield from _repeat(journal, state)
         return
     progress = Progress(job, journal, state)
     yield TurnStarted(message_id=getattr(state.user_message, "pk", None), **progress.ids)
+    yield from _to_its_end(progress, (), render_error)
+
+
+def resume_turn(job: TurnJob, journal: Any, turn_id: int) -> Machine:
+    """Take over a turn whose worker is gone, and end it with an answer. Does nothing where the turn is alive.
+
+    Tool calls that were not started are run now. One that was interrupted is run again, with the same
+    `tool_call_key`, only if its tool is declared idempotent; otherwise the model is told that its outcome is unknown.
+    """
+    taken = yield do(journal.take_over, turn_id)
+    if taken is None:
+        return
+    state, without_result = taken
+    yield from _to_its_end(Progress(job, journal, state), without_result, None)
+
+
+def _open(job: TurnJob, journal: Any, rendered: dict[str, Any]) -> Generator[Effect | Event, Any, Any]:
+    """Open the turn, or wait for the one that runs on the chat, as long as the job says."""
+    waited = 0.0
+    while True:
+        try:
+            return (
+                yield do(
+                    journal.open_turn,
+                    job.chat_id,
+                    text=job.message,
+                    user=job.user,
+                    idempotency_key=job.idempotency_key,
+                    remembered=prompts.remembered(job.spec, job.context),
+                    payload=_logged(job),
+                    **rendered,
+                )
+            )
+        except TurnInProgress:
+            if waited >= job.wait:
+                raise
+        pause = min(0.2, job.wait - waited)
+        yield Sleep(pause)
+        waited += pause
+
+
+def _to_its_end(
+    progress: Progress, without_result: Sequence[Any], render_error: PromptError | None
+) -> Generator[Effect | Event, Any, None]:
+    """Answer, and close the turn whatever happens."""
+    journal, state = progress.journal, progress.state
     try:
         if render_error is not None:
             raise render_error
+        for row in without_result:
+            yield from _finish_interrupted(progress, row)
         reply = yield from _answer(progress)
     except TurnLost:
         if progress.call is not None:
@@ -415,7 +455,22 @@ def _prepare(progress: Progress, request: ToolCallRequest, refuse: bool) -> Any:
     tool = known.get(request.name)
     if tool is None:
         return tools.unknown_tool(request.name, sorted(known))
-    return tools.prepare(tool, request.arguments, progress.job.context)
+    # The same for every run of this one tool call, so that a tool can tell a second run from a second call.
+    row = progress.state.tool_calls.get(request.id)
+    key = f"{progress.state.turn_id}:{row.pk}" if row is not None else request.id
+    return tools.prepare(tool, request.arguments, {**progress.job.context, "tool_call_key": key})
+
+
+def _finish_interrupted(progress: Progress, row: Any) -> Generator[Effect | Event, Any, None]:
+    """Give a result to a tool call that a dead worker left without one."""
+    request = ToolCallRequest(id=row.provider_id, name=row.tool, arguments=row.arguments)
+    if row.status == "running":
+        tool = {tool.function_name: tool for tool in progress.job.spec.tools}.get(row.tool)
+        if tool is None or not tool.idempotent:
+            yield do(progress.journal.finish_tool, progress.state, request, tools.unknown_outcome(), 0.0)
+            return
+        yield do(progress.journal.restart_tool, progress.state, row)
+    yield from _run_tool(progress, request, refuse=False)
 
 
 # -- ends ------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import contextlib
 import inspect
 import io
@@ -134,7 +133,6 @@ class Runner:
 
     @staticmethod
     async def awaited(code: types.CodeType, namespace: dict[str, object]) -> None:
-        assert asyncio.get_running_loop()
         await eval(code, namespace)  # noqa: S307 (as above)
 
     def module(self, file: str) -> dict[str, object]:

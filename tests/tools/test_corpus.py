@@ -137,7 +137,7 @@ def test_f3_f4_hostile_source_ends_as_an_error_or_a_harmless_value(name: str, ca
     assert result.code in ("", "tool_error", "tool_timeout")
 
 
-ASYNC = ["open_read", "os_environ", "endless", "big_multiply", "dict_bomb", "laughs_result", "host_flood", "recursion"]
+ASYNC = ["open_read", "os_environ", "endless", "dict_bomb", "laughs_result", "host_flood", "recursion"]
 
 
 @pytest.mark.parametrize("name", ASYNC)
@@ -161,7 +161,7 @@ def test_f2_f3_source_that_acts_at_module_level_is_refused_twice(name: str, cana
 def test_f3_the_sandbox_holds_without_the_check(name: str, canaries: Canaries) -> None:
     """Even source that slipped past every check of its shape does nothing from inside the sandbox."""
     source = canaries.place(MODULES[name])
-    program = Program(source, "f", False, {}, 1.0, 64 * 1024 * 1024, lambda name, error: None)
+    program = Program(source, "f", False, {}, 0.5, 64 * 1024 * 1024, lambda name, error: None)
     started = time.monotonic()
     with Memory(), contextlib.suppress(SandboxError):
         sandbox_run(program)

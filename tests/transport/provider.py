@@ -167,17 +167,31 @@ def streams(*chunks, done=True, cut=False, pause=0.0):
     return answer
 
 
-def endless(handler):
+MORE = {
+    "openai": b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    b'[{"index":0,"delta":{"role":"assistant","content":"more "},"finish_reason":null}]}\n\n',
+    "anthropic": b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    b'"delta":{"type":"text_delta","text":"more "}}\n\n',
+    "gemini": b'data: {"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":"more "}]}}]}\n\n',
+    "ollama": b'{"model":"m","created_at":"2026-01-01T00:00:00Z","message":{"role":"assistant","content":"more "},'
+    b'"done":false}\n',
+}
+
+
+def endless(format="openai"):
     """Chunks until the client hangs up, which sets `hung_up`."""
-    handler.start_stream()
-    handler.piece(chunk({"role": "assistant", "content": ""}))
-    try:
-        while not handler.server.release.is_set():
-            handler.piece(chunk({"content": "more "}))
-            time.sleep(0.01)
-    except OSError:
-        handler.server.hung_up.set()
-    handler.close_connection = True
+
+    def answer(handler):
+        handler.start_stream()
+        try:
+            while not handler.server.release.is_set():
+                handler.piece(MORE[format])
+                time.sleep(0.01)
+        except OSError:
+            handler.server.hung_up.set()
+        handler.close_connection = True
+
+    return answer
 
 
 def silent(handler):

@@ -3,14 +3,23 @@ import gc
 import socket
 import time
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
 from llm_wrapper import transport
-from llm_wrapper.errors import ProviderConnectionFailed, ProviderTimeout, RateLimited, RealCallBlocked, StreamCut
+from llm_wrapper.errors import (
+    InvalidProviderResponse,
+    ProviderConnectionFailed,
+    ProviderError,
+    ProviderTimeout,
+    RateLimited,
+    RealCallBlocked,
+    StreamCut,
+)
 from llm_wrapper.types import TextChunk
 
-from .conftest import DOORS, KEY, STREAMED
+from .conftest import DOORS, KEY, STREAMED, listen
 from .provider import (
     USAGE,
     chunk,
@@ -50,23 +59,23 @@ def test_the_request_goes_out_as_it_stands(provider, ask):
     assert request["headers"]["authorization"] == f"Bearer {KEY}"
 
 
-def test_params_of_the_prompt_override_those_of_the_config(provider, ask):
-    """What a prompt sets for a call wins over its config, in one request."""
-    config_params = {"temperature": 0.1, "max_tokens": 5}
-    assert not ask(params=config_params, messages=[{"role": "user", "content": "Hi"}])[0]
-    assert provider.requests[0]["body"]["max_tokens"] == 5
+def test_params_of_the_prompt_override_those_of_the_config(provider, make_request):
+    """What a prompt sets for a call wins over its config, key by key."""
+    request = make_request(params={"temperature": 0.1, "max_tokens": 5})
+    transport.current().complete(replace(request, params={"temperature": 0.9}))
+    body = provider.requests[0]["body"]
+    assert (body["temperature"], body["max_tokens"]) == (0.9, 5)
 
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("status", [429, 500, 503])
-@pytest.mark.parametrize("model", [*MODELS, "azure/gpt-4", "anthropic/claude-x", "gemini/gemini-x", "ollama_chat/x", "groq/x"])
+@pytest.mark.parametrize("model", [*MODELS, "azure/x", "anthropic/x", "gemini/x", "ollama_chat/x", "groq/x"])
 def test_c4_a_failed_call_is_one_request(provider, ask, door, status, model):
     """The SDKs' own retries are off with every provider: one layer decides, and it is not theirs."""
     provider.answers = [fails(status)]
-    more = {"params": {"api_version": "2024-10-21"}} if model.startswith("azure") else {}
     started = time.monotonic()
-    with pytest.raises(transport.client.LLMWrapperError):
-        ask(door, model, **more)
+    with pytest.raises(ProviderError):
+        ask(door, model)
     assert len(provider.requests) == 1
     assert time.monotonic() - started < 3
 
@@ -145,24 +154,8 @@ def test_c6_a_broken_stream_is_never_a_complete_answer(provider, make_request, d
     """However a stream breaks, what had arrived is passed on, and then StreamCut is raised."""
     provider.answers = [BROKEN[how]]
     request, arrived = make_request(model, stream=True), []
-
-    async def listen():
-        async for item in transport.current().astream(request):
-            arrived.append(item)
-
-    def run():
-        if door == "astream":
-            asyncio.run(listen())
-        else:
-            arrived.extend(transport.current().stream(request))
-
-    if door == "stream":
-        items = transport.current().stream(request)
-        with pytest.raises(StreamCut):
-            arrived.extend(iter(lambda: next(items), None))
-        return
     with pytest.raises(StreamCut):
-        run()
+        listen(door, request, arrived)
     assert arrived == [TextChunk("Hello")]
 
 
@@ -200,20 +193,31 @@ def test_streamed_tool_calls_are_put_together(provider, ask, door, model):
     assert [(call.id, call.name, call.arguments) for call in calls] == [("one", "f", '{"a": 1}'), ("two", "g", "{}")]
 
 
-@pytest.mark.parametrize("model", [*MODELS, "groq/x"])
-def test_d1_an_abandoned_stream_hangs_up(provider, make_request, model):
+FORMATS = [
+    ("openai/x", "openai"),
+    ("hosted_vllm/x", "openai"),
+    ("groq/x", "openai"),
+    ("azure/x", "openai"),
+    ("anthropic/x", "anthropic"),
+    ("gemini/x", "gemini"),
+    ("ollama_chat/x", "ollama"),
+]
+
+
+@pytest.mark.parametrize(("model", "format"), FORMATS)
+def test_d1_an_abandoned_stream_hangs_up(provider, make_request, model, format):
     """A caller that stops listening ends the connection, so that the provider stops writing."""
-    provider.answers = [endless]
+    provider.answers = [endless(format)]
     items = transport.current().stream(make_request(model, stream=True))
     assert next(items) == TextChunk("more ")
     items.close()
     assert provider.hung_up.wait(5)
 
 
-@pytest.mark.parametrize("model", [*MODELS, "groq/x"])
-def test_d1_an_abandoned_async_stream_hangs_up(provider, make_request, model):
+@pytest.mark.parametrize(("model", "format"), FORMATS)
+def test_d1_an_abandoned_async_stream_hangs_up(provider, make_request, model, format):
     """The async twin of the above; the connection ends with the generator, not with the event loop."""
-    provider.answers = [endless]
+    provider.answers = [endless(format)]
 
     async def listen_shortly():
         async with aclosing(transport.current().astream(make_request(model, stream=True))) as items:
@@ -229,7 +233,7 @@ def test_a_cancelled_task_hangs_up(provider, make_request):
 
     async def cancel():
         task = asyncio.create_task(transport.current().acomplete(make_request()))
-        while not provider.requests:  # noqa: ASYNC110 (the other side is a thread)
+        while not provider.requests:
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -282,5 +286,5 @@ def test_real_calls_can_be_forbidden(provider, make_request, settings):
 def test_a_plain_answer_that_is_none(provider, ask):
     """An answer without choices is an error, and not an empty text."""
     provider.answers = [sends({**message("x"), "choices": []})]
-    with pytest.raises(transport.client.LLMWrapperError, match="no choices"):
+    with pytest.raises(InvalidProviderResponse, match="no choices"):
         ask()
