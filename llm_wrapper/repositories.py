@@ -100,6 +100,7 @@ class LLMCommunicationWrapper:
         retry_on_openai_time_limit: bool = False,
         *,
         idempotency_key: str | None = None,
+        wait: float = 0.0,
     ) -> LLMReply:
         """Send a message and wait for the answer, a `str` with `.id`, `.turn`, `.tool_calls`, `.usage`, `.cost` and
         `.parsed`.
@@ -107,10 +108,11 @@ class LLMCommunicationWrapper:
         `context_vars` are laid over the remembered ones. With `retry_on_openai_time_limit` a config that is
         rate limited, slow, overloaded or unreachable is left for another of the prompt's, until none is left
         (`AllConfigsUnavailable`). With `idempotency_key` a repeated send gives the stored answer.
+        While another message of the chat is being answered, `TurnInProgress` is raised, after up to `wait` seconds.
         Raises `MissingContextVariables` before anything is stored; after that the message is kept, whatever happens.
         """
         refuse_running_loop()
-        job = self._job(message, context_vars, retry_on_openai_time_limit, idempotency_key, stream=False)
+        job = self._job(message, context_vars, retry_on_openai_time_limit, idempotency_key, wait, stream=False)
         return _reply(list(drive(run_turn(job, history))))
 
     async def asend_user_message_and_get_response(
@@ -120,10 +122,11 @@ class LLMCommunicationWrapper:
         retry_on_openai_time_limit: bool = False,
         *,
         idempotency_key: str | None = None,
+        wait: float = 0.0,
     ) -> LLMReply:
         """The async twin of `send_user_message_and_get_response`."""
         job = await sync_to_async(self._job)(
-            message, context_vars, retry_on_openai_time_limit, idempotency_key, stream=False
+            message, context_vars, retry_on_openai_time_limit, idempotency_key, wait, stream=False
         )
         async with aclosing(adrive(run_turn(job, history))) as events:
             return _reply([event async for event in events])
@@ -135,11 +138,12 @@ class LLMCommunicationWrapper:
         retry_on_openai_time_limit: bool = False,
         *,
         idempotency_key: str | None = None,
+        wait: float = 0.0,
     ) -> Generator[Event, None, None]:
         """Send a message and yield events as they happen; see `llm_wrapper.events`. The last one is
         `TurnFinished`, or `TurnFailed` before the error is raised. Closing the generator stops the turn."""
         refuse_running_loop()
-        job = self._job(message, context_vars, retry_on_openai_time_limit, idempotency_key, stream=True)
+        job = self._job(message, context_vars, retry_on_openai_time_limit, idempotency_key, wait, stream=True)
         yield from drive(run_turn(job, history))
 
     async def astream_user_message(
@@ -149,10 +153,11 @@ class LLMCommunicationWrapper:
         retry_on_openai_time_limit: bool = False,
         *,
         idempotency_key: str | None = None,
+        wait: float = 0.0,
     ) -> AsyncGenerator[Event, None]:
         """The async twin of `stream_user_message`."""
         job = await sync_to_async(self._job)(
-            message, context_vars, retry_on_openai_time_limit, idempotency_key, stream=True
+            message, context_vars, retry_on_openai_time_limit, idempotency_key, wait, stream=True
         )
         async with aclosing(adrive(run_turn(job, history))) as events:
             async for event in events:
@@ -164,6 +169,7 @@ class LLMCommunicationWrapper:
         context_vars: Mapping[str, Any] | None,
         fail_over: bool,
         idempotency_key: str | None,
+        wait: float,
         *,
         stream: bool,
     ) -> TurnJob:
@@ -184,6 +190,7 @@ class LLMCommunicationWrapper:
             draw=self._draw,
             response_format=self.response_format_class,
             idempotency_key=idempotency_key,
+            wait=wait,
         )
 
     # -- one answer without a chat ---------------------------------------------------------------------

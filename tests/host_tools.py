@@ -34,3 +34,17 @@ async def slow_echo(text: str) -> str:
         text: Anything.
     """
     return text.upper()
+
+
+KEYS = []
+
+
+@llm_tool
+def pay_once(order: int, __tool_call_key__: str) -> str:
+    """Pay an order; a second run under the same key does nothing.
+
+    Args:
+        order: Number of the order.
+    """
+    KEYS.append(__tool_call_key__)
+    return "paid"

@@ -88,7 +88,7 @@ SENTENCE: dict[type[errors.ProviderError], str] = {
 # What a provider says of a refused key may quote the key.
 SILENT = (errors.AuthenticationFailed, errors.PermissionRefused)
 # What litellm writes before the provider's words: "litellm.RateLimitError: RateLimitError: OpenAIException - ".
-_PREFIX = re.compile(r"^(?:litellm\.\w+: )*(?:(?:\w+: )?\w+(?:Exception|Error) - )?")
+_PREFIX = re.compile(r"^(litellm\.\w+: )*((\w+( Error)?: )?\w+(Exception|Error)( \w+)? - )?")
 
 
 def provider_error(
@@ -126,14 +126,14 @@ def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
     exc = _of_broken_stream(exc)
     kind = _kind(exc)
     if kind in VAGUE:
-        kind = ERROR_OF_STATUS.get(_status(exc)) or (
-            errors.ProviderConnectionFailed
-            if _network_failed(exc)
-            else errors.InvalidProviderResponse
-            if kind is errors.ProviderConnectionFailed
-            else kind
-        )
+        kind = ERROR_OF_STATUS.get(_status(exc)) or _without_status(kind, exc)
     return provider_error(request, kind, f"It said: {_words(exc)}", retry_after(_headers(exc)))
+
+
+def _without_status(kind: type[errors.ProviderError], exc: Exception) -> type[errors.ProviderError]:
+    if _network_failed(exc):
+        return errors.ProviderConnectionFailed
+    return errors.InvalidProviderResponse if kind is errors.ProviderConnectionFailed else kind
 
 
 def _status(exc: BaseException) -> int | None:

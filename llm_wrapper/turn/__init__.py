@@ -2,6 +2,6 @@
 
 from .drivers import adrive, drive, refuse_running_loop
 from .job import TurnJob
-from .machine import run_turn
+from .machine import resume_turn, run_turn
 
-__all__ = ["TurnJob", "adrive", "drive", "refuse_running_loop", "run_turn"]
+__all__ = ["TurnJob", "adrive", "drive", "refuse_running_loop", "resume_turn", "run_turn"]

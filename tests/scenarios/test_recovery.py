@@ -3,10 +3,13 @@
 from datetime import timedelta
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from llm_wrapper import errors, history, transport
+from llm_wrapper.history import audit
 from llm_wrapper.models import ChatHistory, LLMCall, Message, ToolCall, Turn
+from llm_wrapper.recovery import resume
 from llm_wrapper.repositories import LLMCommunicationWrapper, load_prompt
 from llm_wrapper.testing import scripted_model, tool_calls
 from llm_wrapper.turn import TurnJob, run_turn
@@ -133,3 +136,129 @@ def test_b1_a_second_send_while_a_turn_runs_is_refused(make_prompt):
             wrapper.send_user_message_and_get_response("second")
         list(stream)
     assert list(Message.objects.filter(type="user").values_list("text", flat=True)) == ["first"]
+
+
+def test_b1_a_send_may_wait_for_the_running_turn(make_prompt, monkeypatch):
+    """With `wait` a send is answered once the running turn has ended, and refused when the time is up."""
+    make_prompt()
+    wrapper = LLMCommunicationWrapper(prompt_name="support")
+    with scripted_model("one two", "Second."):
+        stream = wrapper.stream_user_message("first")
+        next(stream)
+        with pytest.raises(errors.TurnInProgress):
+            wrapper.send_user_message_and_get_response("second", wait=0.3)
+        # The running turn ends while the other one waits.
+        monkeypatch.setattr("llm_wrapper.turn.drivers.time.sleep", lambda seconds: seconds and list(stream))
+        assert wrapper.send_user_message_and_get_response("second", wait=5) == "Second."
+
+
+def crashed_at(make_tool, make_prompt, tool, stop):
+    """A turn with one tool call whose worker died after `stop` effects; gives the turn."""
+    make_prompt(tools=[tool])
+    prompt, version = load_prompt("support")
+    chat = history.create_chat(prompt_template_id=prompt.pk)
+    job = TurnJob(
+        chat_id=chat.pk,
+        message="hello",
+        spec=version.spec(),
+        version=version,
+        config_names=["demo"],
+        context={"user_id": 1},
+    )
+    with scripted_model(tool_calls((tool.tool_json_spec["name"], {"order": 5}))):
+        machine, sent = run_turn(job, history), None
+        while True:
+            wanted = machine.send(sent)
+            sent = None
+            if isinstance(wanted, RunTool) and stop == "before the tool ran":
+                break
+            if isinstance(wanted, Do) and wanted.function.__name__ == "start_tool" and stop == "before its start":
+                break
+            if isinstance(wanted, Do | RunTool):
+                sent = _perform(wanted)
+            elif isinstance(wanted, CallModel):
+                sent = Listening(wanted).outcome(transport.current().complete(wanted.request), None)
+    Turn.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+    return Turn.objects.get()
+
+
+def test_a4_resuming_tells_the_model_of_an_unknown_outcome(make_prompt, make_tool):
+    """A4: an interrupted tool is not run again; the model is told that its outcome is unknown, and answers."""
+    from tests import host_tools
+
+    host_tools.SEEN.clear()
+    turn = crashed_at(make_tool, make_prompt, make_tool("tests.host_tools.order_state"), "before the tool ran")
+    with scripted_model("I am not sure.") as model:
+        assert resume(turn) == "I am not sure."
+    assert host_tools.SEEN == []
+    assert '"Unknown"' in model.requests[0].messages[-1]["content"]
+    assert ToolCall.objects.get().status == "unknown"
+    turn.refresh_from_db()
+    assert (turn.status, turn.fence) == ("done", 2)
+    assert list(audit.differences(turn.chat)) == []
+
+
+def test_a4_an_idempotent_tool_runs_again_with_the_same_key(make_prompt, make_tool):
+    """A4: a tool that is declared idempotent runs again, under the key of its first run."""
+    from tests import host_tools
+
+    host_tools.KEYS.clear()
+    tool = make_tool("tests.host_tools.pay_once", idempotent=True)
+    turn = crashed_at(make_tool, make_prompt, tool, "before the tool ran")
+    with scripted_model("Paid."):
+        assert resume(turn) == "Paid."
+    assert [f"{turn.pk}:{ToolCall.objects.get().pk}"] == host_tools.KEYS
+
+
+def test_a_tool_that_was_not_started_is_run_on_resuming(make_prompt, make_tool):
+    """A tool call that was only planned is run by whoever resumes the turn; values that were never stored are gone."""
+    from tests import host_tools
+
+    host_tools.KEYS.clear()
+    turn = crashed_at(make_tool, make_prompt, make_tool("tests.host_tools.pay_once"), "before its start")
+    with scripted_model("Paid."):
+        assert resume(turn) == "Paid."
+    assert len(host_tools.KEYS) == 1
+    host_tools.SEEN.clear()
+
+
+def test_a_living_turn_is_not_resumed(make_prompt):
+    """Resuming leaves a turn alone whose lease has not run out."""
+    make_prompt()
+    wrapper = LLMCommunicationWrapper(prompt_name="support")
+    with scripted_model("one two"):
+        stream = wrapper.stream_user_message("first")
+        next(stream)
+        assert resume(Turn.objects.get()) is None
+        assert [event.type for event in stream][-1] == "turn_finished"
+
+
+def test_a6_the_former_worker_of_a_resumed_turn_cannot_write(make_prompt):
+    """A6: after a take-over that keeps the turn running, the fencing number refuses the former worker."""
+    make_prompt()
+    prompt, version = load_prompt("support")
+    chat = history.create_chat(prompt_template_id=prompt.pk)
+    job = TurnJob(chat_id=chat.pk, message="hello", spec=version.spec(), version=version, config_names=["demo"])
+    with scripted_model("late"):
+        machine = run_until(run_turn(job, history), 7)
+        Turn.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+        assert history.take_over(Turn.objects.get().pk) is not None
+        with pytest.raises(errors.TurnLost):
+            run_until(machine, 20)
+    assert not Message.objects.filter(type="assistant").exists()
+
+
+def test_llm_resume_settles_what_crashed_and_llm_check_history_agrees(make_prompt, make_tool, capsys):
+    """`llm_resume` answers crashed turns, and `llm_check_history` finds and repairs a transcript that differs."""
+    turn = crashed_at(make_tool, make_prompt, make_tool("tests.host_tools.order_state"), "before the tool ran")
+    with scripted_model("Sorry."):
+        call_command("llm_resume")
+    assert "answered" in capsys.readouterr().out
+    call_command("llm_check_history")
+    ChatHistory.objects.update(chat_history=[], input_tokens_count=999)
+    with pytest.raises(CommandError, match="--repair"):
+        call_command("llm_check_history")
+    assert "input_tokens_count is 999" in capsys.readouterr().err
+    call_command("llm_check_history", "--repair")
+    call_command("llm_check_history")
+    assert turn.chat.full_history() == ChatHistory.objects.get().chat_history
