@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 RUN := $(BIN)/python
-FAST := not wire and not browser
+FAST := not wire and not browser and not chaos
 
-.PHONY: setup demo run check test test-services fix wire-setup wire browser bench clean
+.PHONY: setup demo run check test test-services fix wire-setup wire browser chaos bench clean
 
 $(STAMP): pyproject.toml
 	@echo "Creating the environment in $(VENV) (about a minute) ..."
@@ -50,6 +50,9 @@ wire: wire-setup
 browser: $(STAMP)
 	$(BIN)/python -m pip install --progress-bar off --quiet --group browser
 	$(RUN) -m pytest -m browser
+
+chaos: $(STAMP)
+	$(RUN) -m pytest -m chaos -s
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo.sqlite3* .cache

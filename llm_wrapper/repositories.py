@@ -16,7 +16,7 @@ from llm_wrapper.events import Event, TurnFinished
 from llm_wrapper.history.unsaved import UnsavedJournal
 from llm_wrapper.models import ChatHistory, Message, PromptTemplate, PromptVersion
 from llm_wrapper.turn import TurnJob, adrive, drive, refuse_running_loop, run_turn
-from llm_wrapper.turn.machine import initial_steps
+from llm_wrapper.turn.render import initial_steps
 from llm_wrapper.types import LLMReply
 
 log = logging.getLogger("llm_wrapper")

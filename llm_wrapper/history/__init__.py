@@ -1,26 +1,19 @@
 """What is written of conversations: the stages of a turn, the transcript, and the views of it."""
 
-from .stages import (
-    TurnState,
-    add_steps,
+from .chats import add_steps, create_chat, remember
+from .ending import expired_turns, fail_turn, lose_call, repair, restart_tool, take_over
+from .opening import open_turn
+from .running import (
     add_turn_step,
-    create_chat,
-    expired_turns,
     fail_call,
-    fail_turn,
     finish_tool,
-    lose_call,
-    open_turn,
-    remember,
-    repair,
-    restart_tool,
     save_answer,
     save_partial,
     start_call,
     start_tool,
-    take_over,
     window,
 )
+from .state import TurnState
 from .views import context_of, processed_messages, rate, stored_reply, thumbs_counts
 
 __all__ = [

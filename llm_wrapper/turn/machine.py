@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception, wait_none
-
-from llm_wrapper import configs, prompts, tools
+from llm_wrapper import prompts
 from llm_wrapper.conf import conf
 from llm_wrapper.errors import (
-    AllConfigsUnavailable,
     InternalError,
     LLMWrapperError,
     PromptError,
-    ProviderError,
     ResponseFormatError,
     TooManyToolRounds,
     TurnCancelled,
@@ -29,71 +24,30 @@ from llm_wrapper.errors import (
 from llm_wrapper.events import (
     Event,
     LLMCallFinished,
-    LLMCallStarted,
-    StreamReset,
-    TextDelta,
-    ToolCallFinished,
-    ToolCallStarted,
     TurnFailed,
     TurnFinished,
     TurnStarted,
 )
 from llm_wrapper.types import (
     Completion,
-    ConfigChoice,
     LLMReply,
-    ModelRequest,
-    ToolCallRequest,
-    ToolResult,
-    Usage,
 )
 
-from .effects import CallModel, CallOutcome, Effect, Machine, RunTool, Sleep, do
+from .calling import call_model
+from .effects import Effect, Machine, Sleep, do
 from .job import TurnJob
+from .progress import Progress
+from .render import logged, render
+from .tool_runs import finish_interrupted, run_tool
 
 log = logging.getLogger("llm_wrapper.turn")
-
-
-@dataclass
-class Progress:
-    """What a running turn has gathered so far."""
-
-    job: TurnJob
-    journal: Any
-    state: Any
-    call: Any = None
-    deltas: int = 0
-    unsaved_text: str = ""
-    tool_runs: list[dict[str, Any]] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    cost: Any = 0
-    repaired: bool = False
-    parsed: Any = None
-
-    @property
-    def ids(self) -> dict[str, Any]:
-        return {"turn_id": self.state.turn_id, "chat_id": self.state.chat_id}
-
-    def count(self, completion: Completion) -> None:
-        """Add a call's usage and cost to the turn's; one unknown makes the sum unknown."""
-        self.usage = Usage(
-            **{
-                name: _sum(getattr(self.usage, name), getattr(completion.usage, name))
-                for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
-            }
-        )
-        self.cost = None if self.cost is None or completion.cost is None else self.cost + completion.cost
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one + (other or 0)
 
 
 def run_turn(job: TurnJob, journal: Any) -> Machine:
     """The turn of `job`. `journal` holds the stages in the database: the module `llm_wrapper.history`, or
     something with the same functions."""
     # An effect, so that an expensive template holds up a thread and not the event loop.
-    rendered, render_error = yield do(_render, job)
+    rendered, render_error = yield do(render, job)
     state = yield from _open(job, journal, rendered)
     if not hasattr(state, "turn_id"):  # the turn of an earlier request with this idempotency key
         yield from _repeat(journal, state)
@@ -129,7 +83,7 @@ def _open(job: TurnJob, journal: Any, rendered: dict[str, Any]) -> Generator[Eff
                     user=job.user,
                     idempotency_key=job.idempotency_key,
                     remembered=prompts.remembered(job.spec, job.context),
-                    payload=_logged(job),
+                    payload=logged(job),
                     **rendered,
                 )
             )
@@ -150,7 +104,7 @@ def _to_its_end(
         if render_error is not None:
             raise render_error
         for row in without_result:
-            yield from _finish_interrupted(progress, row)
+            yield from finish_interrupted(progress, row)
         reply = yield from _answer(progress)
     except TurnLost:
         if progress.call is not None:
@@ -166,48 +120,13 @@ def _to_its_end(
     yield TurnFinished(reply=reply, message_id=reply.id, usage=reply.usage, cost=reply.cost, **progress.ids)
 
 
-# -- render ----------------------------------------------------------------------------------------------
-
-
-def _render(job: TurnJob) -> tuple[dict[str, Any], PromptError | None]:
-    """System prompt, initial messages and user message. Missing variables are raised at once, before anything
-    is stored; any other failure is given back, so that the user's message is stored first."""
-    prompts.require(job.spec, job.context)
-    try:
-        return {
-            "system_text": prompts.render_system(job.spec, job.context) if job.spec.system else None,
-            "initial_steps": initial_steps(job.spec, job.context) if job.initial else (),
-            "rendered_text": prompts.render_user(job.spec, job.message, job.context) if job.spec.user else None,
-        }, None
-    except PromptError as error:
-        return {}, error
-
-
-def initial_steps(spec: Any, context: Any) -> list[dict[str, Any]]:
-    """The initial messages of a prompt as steps. They stay in every call's window."""
-    return [
-        {
-            "type": message["role"],
-            "text": message["content"],
-            "pinned": True,
-            "payload": {"system_generated": True, "show_in_user_history": False},
-        }
-        for message in prompts.render_initial(spec, context)
-    ]
-
-
-def _logged(job: TurnJob) -> dict[str, Any]:
-    logged = prompts.logged(job.spec, job.context)
-    return {"context_vars": logged} if logged else {}
-
-
 # -- answer ----------------------------------------------------------------------------------------------
 
 
 def _answer(progress: Progress) -> Generator[Effect | Event, Any, LLMReply]:
     """Call the model and run the tools it asks for, until it answers."""
     for number in range(conf.max_tool_rounds + 2):
-        call, completion, outcome = yield from _call(progress)
+        call, completion, outcome = yield from call_model(progress)
         problems = "" if completion.tool_calls else _parse(progress, completion)
         final = not completion.tool_calls and not problems
         progress.unsaved_text = ""
@@ -244,7 +163,7 @@ def _answer(progress: Progress) -> Generator[Effect | Event, Any, LLMReply]:
         if problems:
             yield from _ask_for_repair(progress, problems)
         for request in completion.tool_calls:
-            yield from _run_tool(progress, request, refuse=number >= conf.max_tool_rounds)
+            yield from run_tool(progress, request, refuse=number >= conf.max_tool_rounds)
     raise TooManyToolRounds(
         f"The model asked for tools in more than {conf.max_tool_rounds} calls in a row "
         "(LLM_WRAPPER_MAX_TOOL_ROUNDS) and gave no answer. Look at the tools' results, or raise the limit."
@@ -279,198 +198,6 @@ def _ask_for_repair(progress: Progress, problems: str) -> Generator[Effect | Eve
         "payload": {"system_generated": True, "show_in_user_history": False},
     }
     yield do(progress.journal.add_turn_step, progress.state, step)
-
-
-# -- call ------------------------------------------------------------------------------------------------
-
-
-def _may_fail_over(error: BaseException) -> bool:
-    return isinstance(error, ProviderError) and error.fails_over
-
-
-def _call(progress: Progress) -> Generator[Effect | Event, Any, tuple[Any, Completion, CallOutcome]]:
-    """One answered call. A config that is limited, slow or dead is left for another where the job allows it."""
-    job = progress.job
-    causes: dict[str, ProviderError] = {}
-    policy = Retrying(
-        retry=retry_if_exception(lambda error: job.fail_over and _may_fail_over(error)),
-        wait=wait_none(),
-        sleep=lambda seconds: None,
-        reraise=True,
-    )
-    for attempt in policy:
-        with attempt:
-            choice, route = yield from _choose(progress, causes)
-            try:
-                return (yield from _try(progress, choice, route))
-            except ProviderError as error:
-                causes[choice.name] = error
-                if job.fail_over and error.fails_over and progress.unsaved_text:
-                    progress.unsaved_text = ""
-                    yield StreamReset(reason=error.code, **progress.ids)
-                raise
-    raise AssertionError("unreachable: the policy returns or raises")
-
-
-def _choose(
-    progress: Progress, causes: dict[str, ProviderError]
-) -> Generator[Effect | Event, Any, tuple[ConfigChoice, dict[str, Any]]]:
-    try:
-        choice, route = yield do(
-            configs.choose,
-            progress.job.config_names,
-            sticky=progress.state.config_name or progress.job.sticky or None,
-            exclude={name: error.code for name, error in causes.items()},
-            needs_tools=bool(progress.job.spec.tools),
-        )
-    except AllConfigsUnavailable as error:
-        error.causes = {**causes, **error.causes}
-        raise
-    progress.state.config_name = choice.name
-    draw = progress.job.draw
-    if route["why"] == "sticky" and draw.get("chosen") == choice.name:
-        route = {**route, "drawn": draw["why"]}
-    return choice, route
-
-
-def _try(
-    progress: Progress, choice: ConfigChoice, route: dict[str, Any]
-) -> Generator[Effect | Event, Any, tuple[Any, Completion, CallOutcome]]:
-    """One try on one config, on record whatever happens."""
-    job, state, journal = progress.job, progress.state, progress.journal
-    limit = job.spec.history_window if job.spec.history_window is not None else conf.history_window
-    first, messages = yield do(journal.window, state, limit=limit, replay_rendered=job.spec.replay_rendered)
-    request = ModelRequest(
-        config=choice,
-        messages=messages,
-        tools=[tools.visible_spec(tool) for tool in job.spec.tools] if choice.tools_enabled else [],
-        params=dict(job.spec.model_params),
-        response_format=job.response_format,
-        stream=job.stream and choice.stream,
-        timeout=choice.timeout or conf.call_timeout,
-    )
-    call = yield do(
-        journal.start_call,
-        state,
-        choice,
-        route=route,
-        first_position=first,
-        prompt_version=job.version,
-        request_params=_shown_params(request),
-        streamed=request.stream,
-        timeout=request.timeout,
-    )
-    progress.call = call
-    yield LLMCallStarted(
-        llm_call_id=call.pk,
-        config_name=choice.name,
-        model=choice.model,
-        attempt=state.calls,
-        route=route,
-        **progress.ids,
-    )
-
-    def on_text(text: str) -> TextDelta:
-        progress.deltas += 1
-        return TextDelta(text=text, number=progress.deltas, **progress.ids)
-
-    outcome: CallOutcome = yield CallModel(
-        request, on_text, lambda text: journal.save_partial(state, call, text, request.timeout)
-    )
-    progress.unsaved_text = outcome.partial_text
-    if outcome.completion is not None:
-        yield do(configs.clear, choice.name)
-        return call, outcome.completion, outcome
-    error = outcome.error or InternalError("The call ended with neither an answer nor an error.")
-    yield do(
-        journal.fail_call,
-        call,
-        error,
-        partial_text=outcome.partial_text,
-        latency=outcome.latency,
-        cancelled=isinstance(error, TurnCancelled),
-    )
-    yield LLMCallFinished(
-        llm_call_id=call.pk,
-        config_name=choice.name,
-        error_code=error.code,
-        latency=outcome.latency,
-        **progress.ids,
-    )
-    if _may_fail_over(error):
-        retry_after = getattr(error, "retry_after", None)
-        yield do(configs.cool, choice.name, retry_after=retry_after, reason=error.code)
-    raise error
-
-
-def _shown_params(request: ModelRequest) -> dict[str, Any]:
-    """What was sent besides the messages, without anything secret."""
-    shown = {**request.config.params, **request.params, "timeout": request.timeout}
-    if request.tools:
-        shown["tools"] = request.tools
-    if request.response_format is not None:
-        shown["response_format"] = request.response_format.model_json_schema()
-    return shown
-
-
-# -- tools -----------------------------------------------------------------------------------------------
-
-
-def _run_tool(progress: Progress, request: ToolCallRequest, *, refuse: bool) -> Generator[Effect | Event, Any, None]:
-    """Run one tool call. Whatever goes wrong in it becomes a result that the model can read."""
-    state, journal = progress.state, progress.journal
-    yield ToolCallStarted(tool_call_id=request.id, name=request.name, arguments=request.arguments, **progress.ids)
-    prepared = _prepare(progress, request, refuse)
-    duration = 0.0
-    if isinstance(prepared, ToolResult):
-        result = prepared
-    else:
-        yield do(journal.start_tool, state, request, tools.time_limit(prepared))
-        result, duration = yield RunTool(prepared)
-    yield do(journal.finish_tool, state, request, result, duration)
-    progress.tool_runs.append(
-        {
-            "id": request.id,
-            "name": request.name,
-            "arguments": request.arguments,
-            "status": result.status,
-            "content": result.content,
-        }
-    )
-    yield ToolCallFinished(
-        tool_call_id=request.id,
-        name=request.name,
-        status=result.status,
-        content=result.content,
-        error_code=result.code,
-        duration=duration,
-        **progress.ids,
-    )
-
-
-def _prepare(progress: Progress, request: ToolCallRequest, refuse: bool) -> Any:
-    if refuse or len(progress.tool_runs) >= conf.max_tool_calls:
-        return tools.limit_reached()
-    known = {tool.function_name: tool for tool in progress.job.spec.tools}
-    tool = known.get(request.name)
-    if tool is None:
-        return tools.unknown_tool(request.name, sorted(known))
-    # The same for every run of this one tool call, so that a tool can tell a second run from a second call.
-    row = progress.state.tool_calls.get(request.id)
-    key = f"{progress.state.turn_id}:{row.pk}" if row is not None else request.id
-    return tools.prepare(tool, request.arguments, {**progress.job.context, "tool_call_key": key})
-
-
-def _finish_interrupted(progress: Progress, row: Any) -> Generator[Effect | Event, Any, None]:
-    """Give a result to a tool call that a dead worker left without one."""
-    request = ToolCallRequest(id=row.provider_id, name=row.tool, arguments=row.arguments)
-    if row.status == "running":
-        tool = {tool.function_name: tool for tool in progress.job.spec.tools}.get(row.tool)
-        if tool is None or not tool.idempotent:
-            yield do(progress.journal.finish_tool, progress.state, request, tools.unknown_outcome(), 0.0)
-            return
-        yield do(progress.journal.restart_tool, progress.state, row)
-    yield from _run_tool(progress, request, refuse=False)
 
 
 # -- ends ------------------------------------------------------------------------------------------------

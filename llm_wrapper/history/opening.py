@@ -1,0 +1,127 @@
+"""The first stage of a turn: the user's message and the turn, committed as one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from llm_wrapper.conf import conf
+from llm_wrapper.errors import IdempotencyConflict, InsideTransaction, TurnInProgress
+from llm_wrapper.models import ChatHistory, Message, Turn
+
+from .chats import refuse_if_running
+from .state import TurnState, lock_chat, write_steps
+from .text import storable
+from .transcript import DropOldest, MergeObject
+
+
+def open_turn(chat_id: int, **turn: Any) -> TurnState | Turn:
+    """Commit the user's message and open its turn: from here on the message cannot be lost.
+
+    Takes the arguments of `_open_turn`. Raises InsideTransaction where the caller could still roll it back.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(transaction.atomic(durable=True))
+        except RuntimeError:
+            raise InsideTransaction(
+                "A turn was started inside a transaction. It commits each step, so that a crash loses nothing, and "
+                "cannot do so there. Send after the transaction; with ATOMIC_REQUESTS, put "
+                "@transaction.non_atomic_requests on the view."
+            ) from None
+        return _open_turn(chat_id, **turn)
+
+
+def _open_turn(
+    chat_id: int,
+    *,
+    text: str,
+    rendered_text: str | None = None,
+    system_text: str | None = None,
+    initial_steps: Sequence[Mapping[str, Any]] = (),
+    user: Any = None,
+    payload: Mapping[str, Any] | None = None,
+    remembered: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
+) -> TurnState | Turn:
+    """The rows of a new turn, in the caller's transaction.
+
+    `system_text` is the system prompt of this turn; it becomes a step only where it differs from the one in
+    force. An empty one puts none in force, None leaves the one in force. Returns the finished turn instead if
+    `idempotency_key` was used before for the same message. Raises TurnInProgress, or IdempotencyConflict if the
+    key belongs to another message.
+    """
+    chat = lock_chat(chat_id)
+    if idempotency_key is not None:
+        earlier = Turn.objects.filter(chat=chat_id, idempotency_key=idempotency_key).first()
+        if earlier is not None:
+            return _same_request(earlier, storable(text))
+    refuse_if_running(chat)
+    lease, started = conf.turn_lease + conf.call_timeout, time.monotonic()
+    turn = Turn.objects.create(
+        chat_id=chat_id,
+        number=chat.turn_count + 1,
+        idempotency_key=idempotency_key,
+        lease_expires_at=Now() + timedelta(seconds=lease),
+    )
+    steps: list[dict[str, Any]] = []
+    new_system = bool(system_text) and chat.system_text != storable(system_text)
+    if new_system:
+        steps.append({"type": Message.Type.SYSTEM, "text": system_text, "turn": turn})
+    steps.extend(dict(step) for step in initial_steps)
+    steps.append(
+        {
+            "type": Message.Type.USER,
+            "text": text,
+            "rendered_text": rendered_text,
+            "user": user,
+            "payload": dict(payload or {}),
+            "turn": turn,
+        }
+    )
+    columns: dict[str, Any] = {"turn_count": turn.number, **_trim(chat)}
+    if remembered:
+        columns["current_context_variables"] = MergeObject("current_context_variables", storable(dict(remembered)))
+    messages = write_steps(chat_id, chat.last_position, steps, **columns)
+    system_id = messages[0].pk if new_system else chat.system_message_id if system_text != "" else None
+    if system_id != chat.system_message_id:
+        ChatHistory.objects.filter(pk=chat_id).update(system_message_id=system_id)
+    return TurnState(
+        turn=turn,
+        fence=turn.fence,
+        chat_id=chat_id,
+        position=messages[-1].position,
+        system_message_id=system_id,
+        user_message=messages[-1],
+        config_name=chat.llm_config_name,
+        leased_until=started + lease,
+    )
+
+
+def _same_request(turn: Turn, text: str) -> Turn:
+    asked = turn.messages.filter(type=Message.Type.USER).order_by("position").first()
+    if asked is None or asked.text != text:
+        raise IdempotencyConflict(
+            f"The idempotency key {turn.idempotency_key!r} was used for another message of this chat. "
+            "Use a new key for a new message."
+        )
+    if turn.status == Turn.Status.RUNNING:
+        raise TurnInProgress("The message with this idempotency key is being answered now. Ask again later.")
+    return turn
+
+
+def _trim(chat: ChatHistory) -> dict[str, Any]:
+    """Cut the transcript back to its limit, in batches, so that most steps only append."""
+    limit = conf.transcript_limit
+    held = chat.last_position - chat.transcript_start + 1
+    if limit is None or held <= limit + max(limit // 4, 1):
+        return {}
+    excess = held - limit
+    return {"chat_history": DropOldest(excess), "transcript_start": F("transcript_start") + excess}
