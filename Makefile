@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 RUN := $(BIN)/python
 FAST := not wire and not browser and not chaos
 
-.PHONY: setup demo run check test test-services fix wire-setup wire browser chaos bench clean
+.PHONY: setup demo run check test fix wire-setup wire browser chaos bench clean
 
 $(STAMP): pyproject.toml
 	@echo "Creating the environment in $(VENV) (about a minute) ..."

@@ -145,7 +145,7 @@ class ToolSpec:
     @property
     def function_name(self) -> str:
         """The name under which the model knows the tool."""
-        return str(self.spec["name"])
+        return str(self.spec.get("name") or self.name)
 
 
 @dataclass(frozen=True)

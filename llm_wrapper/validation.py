@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 
 from . import prompts, tools
 from .errors import LLMWrapperError, ToolDefinitionError
+from .models import Tool
 from .types import PromptSpec, ToolSpec
 
 Errors = dict[str, list[ValidationError]]
@@ -46,6 +47,18 @@ def tool_spec(data: Mapping[str, Any]) -> ToolSpec:
         idempotent=bool(data.get("idempotent")),
         bounds={key: value for key, value in bounds.items() if value is not None},
     )
+
+
+def fill_spec(instance: Tool, raw: bool = False, **kwargs: Any) -> None:
+    """Before a tool without a spec is saved: make spec and context params from its code (signal `pre_save`).
+
+    Raises ToolDefinitionError where the code gives none. A fixture is loaded as it is.
+    """
+    if raw or instance.tool_json_spec:
+        return
+    described = tools.describe(instance.tool_code, context_params=tuple(instance.context_params))
+    instance.tool_json_spec = described.spec
+    instance.context_params = list(described.context_params)
 
 
 def prompt_errors(prompt: PromptSpec | Mapping[str, Any]) -> Errors:

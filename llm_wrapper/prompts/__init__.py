@@ -5,6 +5,7 @@ bounded: only plain data reaches them (`values`), only what is listed may be use
 `methods`), and every step and every character they make is counted before it is made (`budget`).
 """
 
+from .params import model_params
 from .rendering import logged, preview, remembered, render_initial, render_system, render_user
 from .specs import check, referenced, require, required
 from .values import plain
@@ -12,6 +13,7 @@ from .values import plain
 __all__ = [
     "check",
     "logged",
+    "model_params",
     "plain",
     "preview",
     "referenced",

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import MissingContextVariables, TemplateInvalid
 from ..types import PromptSpec
 from .compiled import Compiled, compiled
+from .params import params_problems
 from .syntax import Unusable
 
 SYSTEM = "system_prompt_template"
@@ -48,6 +49,7 @@ def check(spec: PromptSpec) -> list[TemplateInvalid]:
         *_template_problems(spec),
         *_name_problems(spec.required_kwargs, REQUIRED),
         *_name_problems(spec.logged_context_vars, LOGGED),
+        *params_problems(spec),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception, wait_none
 
-from llm_wrapper import configs, tools
+from llm_wrapper import configs, prompts, tools
 from llm_wrapper.conf import conf
 from llm_wrapper.errors import (
     AllConfigsUnavailable,
@@ -92,7 +92,7 @@ def _try(
         config=choice,
         messages=messages,
         tools=[tools.visible_spec(tool) for tool in job.spec.tools] if choice.tools_enabled else [],
-        params=dict(job.spec.model_params),
+        params=prompts.model_params(job.spec),
         response_format=job.response_format,
         stream=job.stream and choice.stream,
         timeout=choice.timeout or conf.call_timeout,

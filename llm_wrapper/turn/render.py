@@ -17,6 +17,7 @@ def render(job: TurnJob) -> tuple[dict[str, Any], PromptError | None]:
     is stored; any other failure is given back, so that the user's message is stored first."""
     prompts.require(job.spec, job.context)
     try:
+        prompts.model_params(job.spec)
         return {
             "system_text": prompts.render_system(job.spec, job.context) if job.spec.system else None,
             "initial_steps": initial_steps(job.spec, job.context) if job.initial else (),

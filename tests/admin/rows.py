@@ -224,7 +224,7 @@ def support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
     route = {
         "candidates": {"azure-gpt": 2, "local-llama": 1},
         "skipped": {},
-        "reason": "drawn by weight",
+        "why": "weighted random",
         "draw": 0.4312,
     }
     talk.call(
@@ -245,7 +245,7 @@ def support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
     route = {
         "candidates": {"azure-gpt": 2, "local-llama": 1},
         "skipped": {"azure-gpt": "cooling for 12 s: rate_limited"},
-        "reason": "the only one left",
+        "why": "only one left",
     }
     first = talk.call(
         config_name="local-llama",
@@ -286,7 +286,7 @@ def support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
     )
     third = talk.call(
         finish_reason="tool_calls",
-        route={"candidates": {"azure-gpt": 2, "local-llama": 1}, "reason": "kept for the chat"},
+        route={"candidates": {"azure-gpt": 2, "local-llama": 1}, "why": "sticky"},
     )
     asked = ("call_91aa", "refund_order", {"order": 1043})
     talk.answer("", third, (asked,))

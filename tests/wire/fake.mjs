@@ -41,9 +41,9 @@ const GROQ = "/groq";
 function forward(request, body, response) {
   const groq = request.url.startsWith(GROQ);
   const path = groq ? request.url.slice(GROQ.length) : request.url;
-  const headers = { ...request.headers, connection: "close" };
+  const to = { host: "127.0.0.1", port: mock.port, agent: false, path };
   const onward = http.request(
-    { host: "127.0.0.1", port: mock.port, method: request.method, path, headers },
+    { ...to, method: request.method, headers: request.headers },
     async (answer) => {
       const json = (answer.headers["content-type"] ?? "").includes("application/json");
       if (!(groq && json && answer.statusCode === 200)) {
@@ -55,12 +55,11 @@ function forward(request, body, response) {
       reply(response, { ...JSON.parse((await read(answer)).toString()), service_tier: "on_demand" });
     },
   );
-  onward.on("error", (e) => console.error("OE", e.code, e.message) || response.destroy());
+  onward.on("error", () => response.destroy());
   response.on("close", () => onward.destroy());
   onward.end(body);
 }
 
-front.on("clientError", (e, s) => { console.error("CE", e.code, e.message, String(e.rawPacket).slice(0,300)); s.destroy(); });
 front.listen(0, "127.0.0.1", () => console.log(JSON.stringify({ port: front.address().port })));
 process.stdin.resume();
 process.stdin.on("end", () => process.exit(0));

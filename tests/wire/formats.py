@@ -1,7 +1,7 @@
 """What a request says in each provider's format: model, system prompt, user texts, tools, tool results, key."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 KEY = "canary-key-0123456789"
 
@@ -59,6 +59,11 @@ def gemini(request):
         key=request["headers"].get("x-goog-api-key", ""),
         streamed=method == "streamGenerateContent",
     )
+
+
+def ollama(request):
+    """Like OpenAI's, but for the streamed answer being the rule."""
+    return replace(openai(request), streamed=request["body"].get("stream", True))
 
 
 def blocks(content):

@@ -70,7 +70,7 @@ CLASSES = [
     ),
     Class("GroqConfig", {"endpoint": "{base}/groq/v1"}),
     # The fake's Ollama counts nothing and says 0, which a model never does.
-    Class("OllamaConfig", {"endpoint": "{base}"}, counts=(None, None)),
+    Class("OllamaConfig", {"endpoint": "{base}"}, read=formats.ollama, counts=(None, None)),
     Class("OpenAICompatibleConfig", {"endpoint": "{base}/v1"}),
 ]
 
@@ -102,8 +102,13 @@ def make_wrapper(fake, write_config, make_prompt, kind):
     return make
 
 
+def calls(fake):
+    """The requests for an answer. Of Ollama, litellm also asks what the model can do."""
+    return [request for request in fake.requests if request["path"] != "/api/show"]
+
+
 def seen(fake, kind):
-    return [kind.read(request) for request in fake.requests]
+    return [kind.read(request) for request in calls(fake)]
 
 
 def check_call(call, kind):
@@ -137,7 +142,7 @@ def test_a_plain_turn(fake, kind, make_wrapper):
         {"role": "user", "content": "Question: Why is it wet?"},
     ]
     if kind.read is formats.openai:
-        assert fake.requests[0]["body"]["messages"] == call.sent_messages()
+        assert calls(fake)[0]["body"]["messages"] == call.sent_messages()
     chat = ChatHistory.objects.get()
     assert (chat.input_tokens_count, chat.output_tokens_count) == (reply.usage.input_tokens or 0, kind.counts[1] or 0)
     assert chat.cost == (call.cost or Decimal(0))
@@ -173,11 +178,12 @@ def order_state(order: int, __user_id__: int) -> str:
     """
     return "shipped on Monday" if __user_id__ == 77123 else "not yours"
 '''
+# By number, because the fake does not see the tool result in the spelling in which litellm writes it for Gemini.
 ASKS_FOR_TOOL = {
-    "match": {"hasToolResult": False},
+    "match": {"sequenceIndex": 0},
     "response": {"toolCalls": [{"name": "order_state", "arguments": {"order": 42}}], "usage": USAGE},
 }
-ANSWERS = {"match": {"hasToolResult": True}, "response": {"content": "It is on its way.", "usage": USAGE}}
+ANSWERS = {"match": {}, "response": {"content": "It is on its way.", "usage": USAGE}}
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
@@ -207,8 +213,10 @@ def test_a_turn_with_a_tool(fake, kind, make_wrapper, make_tool, streamed):
     check_call(answered, kind)
     (run,) = reply.turn.tool_calls.all()
     assert (run.tool, json.loads(run.arguments), run.status) == ("order_state", {"order": 42}, "done")
-    if kind.read is formats.openai and kind.name != "OllamaConfig":
-        assert fake.requests[1]["body"]["messages"] == answered.sent_messages()
+    if kind.read is formats.openai:
+        # litellm leaves out the null content of a message that only asks for tools.
+        sent = [{key: value for key, value in entry.items() if value is not None} for entry in answered.sent_messages()]
+        assert calls(fake)[1]["body"]["messages"] == sent
     stored = json.dumps(list(ChatHistory.objects.values("chat_history", "current_context_variables")))
     assert "77123" not in stored
 
@@ -265,7 +273,7 @@ def test_i1_a_refused_key_does_not_fail_over(fake, kind, make_wrapper):
     with pytest.raises(AuthenticationFailed) as caught:
         make_wrapper(configs=2).send_user_message_and_get_response("Hello?", retry_on_openai_time_limit=True)
     assert KEY not in str(caught.value)
-    assert len(fake.requests) == 1
+    assert len(calls(fake)) == 1
     assert KEY not in json.dumps(list(LLMCall.objects.values()), default=str)
 
 
