@@ -17,25 +17,35 @@ def setup_django() -> None:
     call_command("migrate", verbosity=0, interactive=False)
 
 
-def count_statements(call: Callable[[], Any]) -> int:
-    """How many statements the call sends through Django's cursors, from whichever thread. On SQLite that
-    includes each BEGIN, which on PostgreSQL the driver sends by itself."""
+TRANSACTION_CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+
+
+def count_statements(call: Callable[[], Any]) -> dict[str, int]:
+    """How many statements the call sends through Django's cursors and how many transactions it commits, from
+    whichever thread. What only begins or ends a transaction is no statement here: PostgreSQL's driver sends it by
+    itself, SQLite's through a cursor."""
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.backends.utils import CursorWrapper
 
-    sent: list[str] = []
+    counts = {"statements": 0, "transactions": 0}
 
     def counted(method: str) -> Any:
         original = getattr(CursorWrapper, method)
 
         def run(self: Any, sql: str, *args: Any, **kwargs: Any) -> Any:
-            sent.append(sql)
+            counts["statements"] += not sql.lstrip().upper().startswith(TRANSACTION_CONTROL)
             return original(self, sql, *args, **kwargs)
 
         return mock.patch.object(CursorWrapper, method, run)
 
-    with counted("execute"), counted("executemany"):
+    def committed(self: Any) -> Any:
+        counts["transactions"] += 1
+        return commit(self)
+
+    commit = BaseDatabaseWrapper._commit
+    with counted("execute"), counted("executemany"), mock.patch.object(BaseDatabaseWrapper, "_commit", committed):
         call()
-    return len(sent)
+    return counts
 
 
 def bytes_written() -> int:

@@ -26,7 +26,8 @@ counts: Counter[str] = Counter()
 def _response(body: Any, status: str = "200 OK", extra: str = "") -> bytes:
     raw = json.dumps(body).encode()
     return (
-        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n{extra}\r\n".encode() + raw
+        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n{extra}\r\n".encode()
+        + raw
     )
 
 

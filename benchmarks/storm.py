@@ -25,7 +25,8 @@ def prompt_on(configs: Sequence[str]) -> str:
 
 
 def warm_up(configs: Sequence[str]) -> None:
-    """Load what the first turn loads, on a config that is not part of the storm."""
+    """Load what the first turn loads, on a config that is not part of the storm, and let none of these rest."""
+    from llm_wrapper.configs import warm_up as end_rest
     from llm_wrapper.repositories import LLMCommunicationWrapper
 
     prompt_on(configs)
@@ -33,6 +34,8 @@ def warm_up(configs: Sequence[str]) -> None:
         prompt_name=prompt_on(["OpenAICompatibleConfig"]), initializing_context_vars=workload.CONTEXT
     )
     wrapper.send_user_message_and_get_response(workload.MESSAGE)
+    for name in configs:
+        end_rest(name)
 
 
 def send(configs: Sequence[str], rate: float, seconds: float, start_at: float) -> dict[str, Any]:

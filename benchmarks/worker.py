@@ -54,7 +54,7 @@ class Worker:
         read = getattr(self.contender, "bytes_written", None)
         return read() if read else None
 
-    def statements(self, case: dict[str, Any]) -> int | None:
+    def statements(self, case: dict[str, Any]) -> dict[str, int] | None:
         count = getattr(self.contender, "statements", None)
         return count(self.contender.prepare(Case(**case))) if count else None
 

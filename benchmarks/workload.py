@@ -23,7 +23,9 @@ SYSTEM_TEMPLATE = """You answer customers of {{ shop }}. The customer is on the 
 CONTEXT = {
     "shop": "The Corner Shop",
     "plan": "pro",
-    "rules": [f"Rule {number}: be kind, be short, and never promise what the shop cannot keep." for number in range(20)],
+    "rules": [
+        f"Rule {number}: be kind, be short, and never promise what the shop cannot keep." for number in range(20)
+    ],
 }
 
 TOOL_NAME = "find_order"

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.urls import reverse_lazy
 
+from llm_wrapper.conf import sqlite_options
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # A fixed key is fine for a demo on this machine only; set DJANGO_SECRET_KEY anywhere else.
@@ -59,11 +61,7 @@ DATABASES: dict[str, dict[str, Any]] = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("SQLITE_PATH", BASE_DIR / "demo.sqlite3"),
         # Writers wait instead of failing, and take their lock at the start of a transaction.
-        "OPTIONS": {
-            "transaction_mode": "IMMEDIATE",
-            "timeout": 20,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
-        },
+        "OPTIONS": sqlite_options(),
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

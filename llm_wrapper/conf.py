@@ -87,3 +87,17 @@ class AppSettings:
 
 
 conf = AppSettings()
+
+
+def sqlite_options(timeout: float = 20.0) -> dict[str, Any]:
+    """`OPTIONS` for Django's SQLite backend that suit several writers.
+
+    Write-ahead logging, transactions that take their lock when they begin (`IMMEDIATE`, so that two of them never
+    both wait for what the other has read), `timeout` seconds of waiting for it, and a commit that survives a power
+    cut (`synchronous=FULL`). Source: https://www.sqlite.org/wal.html and https://www.sqlite.org/lang_transaction.html
+    """
+    return {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": timeout,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+    }

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import OperationalError
 
 
 class LLMWrapperError(Exception):
@@ -207,6 +208,14 @@ class InsideTransaction(LLMWrapperError, RuntimeError):
     """A turn was started inside a transaction of the caller, where its steps could be rolled back."""
 
     code = "inside_transaction"
+
+
+class DatabaseUnavailable(LLMWrapperError, OperationalError):
+    """The database is locked for too long, full, or cannot be reached. What was committed before is kept."""
+
+    code = "database_unavailable"
+    http_status = 503
+    retryable = True
 
 
 class SyncInAsyncContext(LLMWrapperError, RuntimeError):

@@ -66,5 +66,5 @@ class Contender:
 
         return stream if case.kind == "stream" else whole
 
-    def statements(self, call: Call) -> int:
+    def statements(self, call: Call) -> dict[str, int]:
         return count_statements(call)

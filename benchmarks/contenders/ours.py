@@ -100,7 +100,7 @@ class Contender:
 
         return whole
 
-    def statements(self, call: Call) -> int:
+    def statements(self, call: Call) -> dict[str, int]:
         return count_statements(call)
 
     def bytes_written(self) -> int:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db import transaction
 from django.db.models.functions import Now
 
 from llm_wrapper.errors import TurnInProgress
 from llm_wrapper.models import ChatHistory, Message, Turn
 
+from .database import stage
 from .ending import repair
 from .state import lock_chat, write_steps
 from .text import storable
 from .transcript import MergeObject
 
 
-@transaction.atomic
+@stage
 def create_chat(
     *,
     user: Any = None,
@@ -38,7 +38,7 @@ def create_chat(
     return chat
 
 
-@transaction.atomic
+@stage
 def add_steps(chat: ChatHistory, steps: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Add steps to a chat outside of a turn. Raises TurnInProgress while a turn runs."""
     locked = lock_chat(chat.pk)

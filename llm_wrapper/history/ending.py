@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-from django.db import models, transaction
+from django.db import models
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -15,6 +15,7 @@ from llm_wrapper.errors import LLMWrapperError
 from llm_wrapper.models import ChatHistory, LLMCall, Message, ToolCall, Turn
 from llm_wrapper.types import ToolResult
 
+from .database import stage
 from .state import TurnState, lock_chat, renew, tool_step, write_steps
 from .text import storable
 
@@ -26,7 +27,7 @@ def lose_call(call: LLMCall) -> None:
     )
 
 
-@transaction.atomic
+@stage
 def fail_turn(state: TurnState, error: LLMWrapperError, *, partial_text: str = "", cancelled: bool = False) -> None:
     """End a turn without an answer, so that the chat goes on: the error, what had arrived, and a result for
     each tool call that has none are kept."""
@@ -42,7 +43,7 @@ def fail_turn(state: TurnState, error: LLMWrapperError, *, partial_text: str = "
     _close_open_ends(state.turn, state.position, partial_text)
 
 
-@transaction.atomic
+@stage
 def repair(turn: Turn) -> None:
     """End a turn whose worker is gone. What it was doing becomes `lost` or `unknown`, nothing is run again."""
     ended = Turn.objects.filter(pk=turn.pk, status=Turn.Status.RUNNING, lease_expires_at__lte=Now()).update(
@@ -64,7 +65,7 @@ def expired_turns() -> models.QuerySet[Turn]:
     return Turn.objects.filter(status=Turn.Status.RUNNING, lease_expires_at__lte=Now()).order_by("pk")
 
 
-@transaction.atomic
+@stage
 def take_over(turn_id: int) -> tuple[TurnState, list[ToolCall]] | None:
     """Make a crashed turn this worker's own, to end it with an answer; None if it is alive or another was faster.
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -17,6 +16,7 @@ from llm_wrapper.errors import IdempotencyConflict, InsideTransaction, TurnInPro
 from llm_wrapper.models import ChatHistory, Message, Turn
 
 from .chats import refuse_if_running
+from .database import stage
 from .state import TurnState, lock_chat, write_steps
 from .text import storable
 from .transcript import DropOldest, MergeObject
@@ -27,18 +27,22 @@ def open_turn(chat_id: int, **turn: Any) -> TurnState | Turn:
 
     Takes the arguments of `_open_turn`. Raises InsideTransaction where the caller could still roll it back.
     """
-    with ExitStack() as stack:
+    connection = connections[ChatHistory.objects.db]
+    # `durable` is how Django says that a transaction must be the outermost; a TestCase's own does not count.
+    if connection.in_atomic_block:
         try:
-            stack.enter_context(transaction.atomic(durable=True))
+            with transaction.atomic(durable=True):
+                pass
         except RuntimeError:
             raise InsideTransaction(
                 "A turn was started inside a transaction. It commits each step, so that a crash loses nothing, and "
                 "cannot do so there. Send after the transaction; with ATOMIC_REQUESTS, put "
                 "@transaction.non_atomic_requests on the view."
             ) from None
-        return _open_turn(chat_id, **turn)
+    return _open_turn(chat_id, **turn)
 
 
+@stage
 def _open_turn(
     chat_id: int,
     *,

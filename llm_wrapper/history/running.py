@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -14,6 +13,7 @@ from llm_wrapper.models import LLMCall, Message, PromptVersion, ToolCall, Turn
 from llm_wrapper.models.journal import provider_messages, sent_steps
 from llm_wrapper.types import Completion, ConfigChoice, ToolCallRequest, ToolResult
 
+from .database import stage, statement
 from .state import TurnState, lost, renew, renew_for, tool_step, write_steps
 from .text import storable
 
@@ -39,6 +39,7 @@ def window(state: TurnState, *, limit: int | None, replay_rendered: bool) -> tup
     return first, list(state.messages)
 
 
+@statement
 def start_call(
     state: TurnState,
     choice: ConfigChoice,
@@ -68,12 +69,14 @@ def start_call(
     )
 
 
+@statement
 def save_partial(state: TurnState, call: LLMCall, text: str, timeout: float) -> None:
     """Keep what has arrived of an answer, and show that the turn is alive."""
     renew(state, timeout)
     LLMCall.objects.filter(pk=call.pk).update(partial_text=storable(text))
 
 
+@statement
 def fail_call(call: LLMCall, error: LLMWrapperError, *, partial_text: str, latency: float, cancelled: bool) -> None:
     """Close a call that gave no answer."""
     LLMCall.objects.filter(pk=call.pk).update(
@@ -86,7 +89,7 @@ def fail_call(call: LLMCall, error: LLMWrapperError, *, partial_text: str, laten
     )
 
 
-@transaction.atomic
+@stage
 def save_answer(
     state: TurnState,
     call: LLMCall,
@@ -161,6 +164,7 @@ def save_answer(
     return message
 
 
+@statement
 def start_tool(state: TurnState, request: ToolCallRequest, timeout: float) -> None:
     """Put on record that a tool is about to run: after a crash it is known that it may have had its effect.
 
@@ -173,12 +177,11 @@ def start_tool(state: TurnState, request: ToolCallRequest, timeout: float) -> No
         raise lost(state)
 
 
-@transaction.atomic
+@stage
 def finish_tool(state: TurnState, request: ToolCallRequest, result: ToolResult, duration: float) -> Message:
     """Commit a tool's result and the step that tells the model of it."""
     renew(state)
-    row = state.tool_calls.pop(request.id)
-    ToolCall.objects.filter(pk=row.pk).update(
+    ToolCall.objects.filter(pk=state.tool_calls[request.id].pk).update(
         status=result.status,
         result=storable(result.content),
         error_code=result.code,
@@ -188,10 +191,11 @@ def finish_tool(state: TurnState, request: ToolCallRequest, result: ToolResult, 
         state.chat_id, state.position, [tool_step(state.turn, request.id, request.name, result.content)]
     )
     state.wrote(message)
+    del state.tool_calls[request.id]
     return message
 
 
-@transaction.atomic
+@stage
 def add_turn_step(state: TurnState, step: Mapping[str, Any]) -> Message:
     """Add one more step to a running turn, such as the request to repair an answer."""
     renew(state)

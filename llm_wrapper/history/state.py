@@ -50,6 +50,15 @@ class TurnState:
     def turn_id(self) -> int:
         return int(self.turn.pk)
 
+    def checkpoint(self) -> dict[str, Any]:
+        """The state as it is now, for `restore`."""
+        messages = None if self.messages is None else list(self.messages)
+        return {**vars(self), "messages": messages, "tool_calls": dict(self.tool_calls)}
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Forget what a transaction that was rolled back noted here."""
+        vars(self).update(checkpoint)
+
     def wrote(self, message: Message) -> None:
         """Take note of a step of this turn."""
         self.position = message.position

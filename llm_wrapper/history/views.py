@@ -6,7 +6,6 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from django.db import transaction
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
@@ -15,6 +14,7 @@ from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
 from llm_wrapper.models.journal import provider_messages, sent_steps
 from llm_wrapper.types import LLMReply, Usage
 
+from .database import stage
 from .transcript import SetInEntry
 
 
@@ -72,7 +72,7 @@ def context_of(chat: ChatHistory) -> list[dict[str, Any]]:
     return provider_messages(steps, turn_id=0, replay_rendered=False)
 
 
-@transaction.atomic
+@stage
 def rate(chat_id: int, message_id: int, thumb: int | None) -> bool:
     """Set a thumb (1, -1, or None to take it back) on an answer; False where the chat has no such answer."""
     if thumb not in (1, -1, None):

@@ -1,93 +1,168 @@
-"""Turns on a real local server, llama.cpp's, through OpenAICompatibleConfig."""
+"""A conversation with a real llama.cpp server: what a language model is given, counts and says, end to end."""
 
-from decimal import Decimal
+from typing import Literal
 
 import pytest
-from asgiref.sync import sync_to_async
+import yaml
+from pydantic import BaseModel
 
-from llm_wrapper.errors import ProviderError
-from llm_wrapper.events import TextDelta
-from llm_wrapper.models import ChatHistory, LLMCall
+from llm_wrapper import errors
+from llm_wrapper.events import TextDelta, TurnFinished
+from llm_wrapper.models import ChatHistory, LLMCall, LLMConfigName, Message, PromptTemplate
 from llm_wrapper.repositories import LLMCommunicationWrapper
 
-from .conftest import SETUP
+from . import llamacpp
 
-pytestmark = [pytest.mark.wire, pytest.mark.django_db]
+pytestmark = [pytest.mark.wire, pytest.mark.django_db(transaction=True)]
+
+SAID = 12
+FIRST = "Warum 2 Beiträge? 你好"
+SYSTEM = "You help the users of the pro plan."
+
+
+class Verdict(BaseModel):
+    """An answer that random weights can give only under the server's grammar."""
+
+    mood: Literal["angry", "calm"]
+    refund: bool
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    try:
-        import xllamacpp
-
-        from . import tiny_model
-    except ImportError as exc:
-        pytest.fail(f"The wire tests need the dependency group `wire` ({exc}). {SETUP}")
-    path = str(tmp_path_factory.mktemp("model") / "tiny.gguf")
-    tiny_model.write(path)
-    params = xllamacpp.CommonParams()
-    params.model.path = path
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_ctx = tiny_model.CONTEXT
-    params.n_parallel = 1
-    return xllamacpp.Server(params)
+    pytest.importorskip("xllamacpp", reason="needs the dependency group 'wire'")
+    folder = tmp_path_factory.mktemp("llamacpp")
+    llamacpp.write_model(folder / "tiny.gguf")
+    with llamacpp.serving(folder / "tiny.gguf", folder / "server.log") as base:
+        yield base
 
 
 @pytest.fixture
-def make_wrapper(server, write_config, make_prompt):
-    write_config(
-        "local",
-        llm_config_class="OpenAICompatibleConfig",
-        endpoint=f"{server.listening_address}/v1",
-        model_name="tiny",
-        max_tokens=12,
-        temperature=0,
-        price={"input": "1", "output": "2"},
+def write_local(server, settings, tmp_path):
+    """Write the config `local`, which leads to the server, and its row."""
+    settings.LLM_CONFIGS_PATH = tmp_path
+
+    def write(**keys):
+        values = {"llm_config_class": "OpenAICompatibleConfig", "model_name": "tiny", "endpoint": server}
+        (tmp_path / "local.yml").write_text(
+            yaml.safe_dump({"name": "local", **values, "temperature": 0, "max_tokens": SAID, "timeout": 20, **keys})
+        )
+        return LLMConfigName.objects.get_or_create(name="local")[0]
+
+    return write
+
+
+@pytest.fixture
+def prompt(write_local):
+    row = PromptTemplate.objects.create(
+        name="support",
+        system_prompt_template="You help the users of the {{ plan }} plan.",
+        user_prompt_template="Question: {{ user_msg }}",
+        initial_messages_templates=[{"role": "assistant", "content": "Hello! What is it?"}],
     )
-    make_prompt(configs=["local"], system_prompt_template="You speak of the {{ topic }}.")
-    return lambda: LLMCommunicationWrapper(prompt_name="support", initializing_context_vars={"topic": "rain"})
+    row.llm_config_names.add(write_local())
+    return row
 
 
-def check(call, chat):
-    """The server counted the tokens itself: it made 12 and read more than the messages have letters."""
-    assert call.status == LLMCall.Status.DONE
-    assert call.output_tokens == 12
-    assert call.input_tokens > 30
-    assert (call.cost, call.price_source) == (Decimal(call.input_tokens + 12 * 2) / 1_000_000, "config")
-    assert call.finish_reason == "length"
-    assert (chat.input_tokens_count, chat.output_tokens_count) == (call.input_tokens, 12)
+def start():
+    return LLMCommunicationWrapper(prompt_name="support", initializing_context_vars={"plan": "pro"})
 
 
-def test_a_plain_turn(make_wrapper):
-    """A real server answers, and its own counts of tokens are on record."""
-    reply = make_wrapper().send_user_message_and_get_response("Is it wet?")
-    assert reply
-    check(reply.turn.llm_calls.get(), ChatHistory.objects.get())
+def test_a_plain_answer_is_stored_with_the_counts_of_the_server(prompt):
+    """The text, the token counts that llama.cpp reports and an unknown cost reach the reply, the call and the chat."""
+    reply = start().send_user_message_and_get_response(FIRST)
+
+    call = LLMCall.objects.get()
+    sent = [
+        {"role": "system", "content": SYSTEM},
+        {"role": "assistant", "content": "Hello! What is it?"},
+        {"role": "user", "content": f"Question: {FIRST}"},
+    ]
+    assert call.sent_messages() == sent
+    assert (call.status, call.config_name, call.finish_reason) == ("done", "local", "length")
+    assert (call.input_tokens, call.output_tokens) == (llamacpp.prompt_tokens(sent), SAID)
+    assert (call.cost, call.price_source) == (None, "")
+    assert len(reply) == SAID
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (call.input_tokens, SAID)
+    assert reply.cost is None
+    assert Message.objects.get(type="assistant", llm_call=call).text == reply
+    chat = ChatHistory.objects.get()
+    assert (chat.input_tokens_count, chat.output_tokens_count) == (call.input_tokens, SAID)
+    assert (chat.cost, chat.unpriced_calls) == (0, 1)
+    assert chat.chat_history[-1]["content"] == reply
 
 
-def test_a_streamed_turn(make_wrapper):
-    """The same when streamed: text in pieces, and the counts come with the last of them."""
-    events = list(make_wrapper().stream_user_message("Is it wet?"))
+def test_a_streamed_answer_is_the_plain_one_in_pieces(prompt):
+    """Streamed, the same model says the same text, token by token, and the counts of the last chunk are stored."""
+    plain = start().send_user_message_and_get_response(FIRST)
+    events = list(start().stream_user_message(FIRST))
+
     pieces = [event.text for event in events if isinstance(event, TextDelta)]
-    assert len(pieces) > 3
-    assert "".join(pieces) == events[-1].reply
-    check(events[-1].reply.turn.llm_calls.get(), ChatHistory.objects.latest("pk"))
+    assert "".join(pieces) == plain
+    assert len(pieces) > 1
+    reply = events[-1].reply
+    assert isinstance(events[-1], TurnFinished)
+    assert reply == plain
+    streamed, whole = LLMCall.objects.order_by("-id")
+    assert (streamed.streamed, whole.streamed) == (True, False)
+    assert (streamed.input_tokens, streamed.output_tokens) == (whole.input_tokens, whole.output_tokens)
+    assert streamed.cost is None
+    assert 0 < streamed.time_to_first_token <= streamed.latency
+    chat = ChatHistory.objects.get(pk=reply.chat_id)
+    assert chat.output_tokens_count == SAID
+    assert chat.chat_history[-1]["content"] == plain
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.asyncio
-async def test_an_async_turn(make_wrapper):
-    """The same through the async door."""
-    wrapper = await sync_to_async(make_wrapper)()
-    reply = await wrapper.asend_user_message_and_get_response("Is it wet?")
-    check(await reply.turn.llm_calls.aget(), await ChatHistory.objects.aget())
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+def test_a_second_turn_replays_the_first(prompt, streamed):
+    """The next call sends the first message as the user wrote it, and the answer as it was given."""
+    wrapper = start()
+    first = wrapper.send_user_message_and_get_response(FIRST)
+    wrapper = LLMCommunicationWrapper(prompt_name="support", chat_history_id=wrapper.chat_history_id)
+    if streamed:
+        second = list(wrapper.stream_user_message("And now?"))[-1].reply
+    else:
+        second = wrapper.send_user_message_and_get_response("And now?")
+
+    earlier, call = LLMCall.objects.order_by("id")
+    sent = [
+        {"role": "system", "content": SYSTEM},
+        {"role": "assistant", "content": "Hello! What is it?"},
+        {"role": "user", "content": FIRST},
+        {"role": "assistant", "content": str(first)},
+        {"role": "user", "content": "Question: And now?"},
+    ]
+    assert call.sent_messages() == sent
+    assert call.input_tokens == llamacpp.prompt_tokens(sent)
+    assert len(second) == SAID
+    chat = ChatHistory.objects.get()
+    assert chat.input_tokens_count == earlier.input_tokens + call.input_tokens
+    assert chat.output_tokens_count == 2 * SAID
+    assert chat.turn_count == 2
 
 
-def test_c11_a_message_that_is_too_long(make_wrapper):
-    """A real server's refusal of a conversation longer than its context names the remedy, and keeps the message."""
-    with pytest.raises(ProviderError) as caught:
-        make_wrapper().send_user_message_and_get_response("wet " * 600)
-    assert caught.value.code == "context_window_exceeded"
-    assert "history_window" in str(caught.value)
-    assert ChatHistory.objects.get().chat_history[1]["content"].startswith("wet wet")
+def test_what_the_server_had_cached_is_counted(prompt):
+    """Input tokens that llama.cpp took from its prompt cache are stored as cached."""
+    for _ in range(2):
+        start().send_user_message_and_get_response(FIRST)
+    call = LLMCall.objects.latest("id")
+    assert 0 < call.cached_tokens < call.input_tokens
+
+
+def test_a_response_format_reaches_the_server(prompt, write_local):
+    """The schema of `response_format_class` binds the model: even random weights give a valid instance."""
+    write_local(max_tokens=200)
+    wrapper = LLMCommunicationWrapper(
+        prompt_name="support", initializing_context_vars={"plan": "pro"}, response_format_class=Verdict
+    )
+    reply = wrapper.send_user_message_and_get_response(FIRST)
+    assert isinstance(reply.parsed, Verdict)
+    assert LLMCall.objects.get().finish_reason == "stop"
+
+
+def test_a_message_past_the_context_is_refused_and_kept(prompt):
+    """What llama.cpp cannot hold ends as ContextWindowExceeded, the message is kept, and the chat goes on."""
+    wrapper = start()
+    with pytest.raises(errors.ContextWindowExceeded):
+        wrapper.send_user_message_and_get_response("x" * llamacpp.CONTEXT)
+    assert Message.objects.get(type="user").text == "x" * llamacpp.CONTEXT
+    assert LLMCall.objects.get().status == "failed"

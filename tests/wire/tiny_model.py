@@ -4,7 +4,7 @@ import gguf
 import numpy
 
 WIDTH, HIDDEN, HEADS, CONTEXT = 64, 128, 4, 512
-WORDS = "the rain is wet and it falls all day long".split()
+WORDS = ["the", "rain", "is", "wet", "and", "it", "falls", "all", "day", "long"]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 

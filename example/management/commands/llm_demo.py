@@ -33,9 +33,7 @@ class Command(BaseCommand):
         for name in ("demo-limited", "demo-steady"):
             configs.warm_up(name)  # an earlier demo may have left it cooling
 
-        self.step(
-            "Starting a chat on the prompt template 'support' (loading the LLM client takes some seconds)"
-        )
+        self.step("Starting a chat on the prompt template 'support' (loading the LLM client takes some seconds)")
         wrapper = LLMCommunicationWrapper(
             prompt_name="support", initializing_context_vars={"plan": "pro", "name": "Ada"}
         )
@@ -56,9 +54,7 @@ class Command(BaseCommand):
                 why = event.route["why"]
                 self.stdout.write(f"  call {event.attempt}: config {event.config_name} ({why})")
             case events.LLMCallFinished(error_code=code) if code:
-                self.stdout.write(
-                    self.style.WARNING(f"  call failed: {code}; the turn moves to another config")
-                )
+                self.stdout.write(self.style.WARNING(f"  call failed: {code}; the turn moves to another config"))
             case events.ToolCallStarted():
                 self.stdout.write(f"  tool {event.name}({event.arguments})")
             case events.ToolCallFinished():
@@ -79,9 +75,7 @@ class Command(BaseCommand):
         for turn in chat.turns.all():
             for call in turn.llm_calls.order_by("attempt"):
                 cost = "unknown" if call.cost is None else f"{call.cost:.6f}"
-                tokens = (
-                    "-" if call.input_tokens is None else f"{call.input_tokens} in, {call.output_tokens} out"
-                )
+                tokens = "-" if call.input_tokens is None else f"{call.input_tokens} in, {call.output_tokens} out"
                 self.stdout.write(
                     f"  call {call.attempt}  {call.config_name:<13} {call.status:<7} {call.error_code or 'ok':<13}"
                     f" tokens {tokens:<14} cost {cost}\n          route: {call.route['why']}; "
