@@ -224,11 +224,10 @@ class PromptVersion(models.Model):
 
     def spec(self) -> PromptSpec:
         """The version as a value that the turn can run."""
-        content = dict(self.content)
-        tools = tuple(
-            ToolSpec(**{**tool, "context_params": tuple(tool["context_params"])})
-            for tool in content.pop("tools")
-        )
+        # What a later release stored besides is passed over, so that its turns can be ended by this one.
+        content = {key: value for key, value in self.content.items() if key in PromptSpec.__dataclass_fields__}
+        known = [{key: tool[key] for key in tool if key in ToolSpec.__dataclass_fields__} for tool in content["tools"]]
+        content["tools"] = tuple(ToolSpec(**{**tool, "context_params": tuple(tool["context_params"])}) for tool in known)
         for key in ("initial_messages", "required_kwargs", "logged_context_vars"):
             content[key] = tuple(content[key])
-        return PromptSpec(name=self.name, tools=tools, **content)
+        return PromptSpec(name=self.name, **content)

@@ -41,18 +41,25 @@ def new_chat(prompt):
     return history.create_chat(prompt_template_id=prompt.pk).pk
 
 
-def finish(pid, pipe, *, kill_after=None):
+def finish(pid, pipe, *, kill_after=None, from_acknowledgement=False):
     """Wait for the process, or kill it; True if it had acknowledged the message."""
+    acknowledged = from_acknowledgement and os.read(pipe, 1) == b"a"
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    acknowledged = os.read(pipe, 1) == b"a"
+    acknowledged = acknowledged or os.read(pipe, 1) == b"a"
     os.close(pipe)
     return acknowledged
 
 
-def recover(chat_id, generator=None):
+def duration_of_a_turn(prompt):
+    started = time.monotonic()
+    finish(*victim.fork_turn(new_chat(prompt)))
+    return time.monotonic() - started
+
+
+def recover(chat_id):
     """End what the dead worker left, as `llm_resume` does."""
     Turn.objects.filter(chat=chat_id, status="running").update(lease_expires_at=timezone.now() - timedelta(seconds=1))
     for turn in history.expired_turns().filter(chat=chat_id).select_related("chat__prompt_template"):
@@ -106,17 +113,21 @@ def test_a2_killed_at_every_boundary(prompt, tmp_path):
 def test_a1_killed_at_random(prompt, tmp_path):
     """A1: at random times of a turn, as often as CHAOS_KILLS says, a kill loses nothing and repeats nothing."""
     generator = random.Random(20261121)  # noqa: S311 - times, not secrets
-    started = time.monotonic()
-    finish(*victim.fork_turn(new_chat(prompt)))
-    usual = time.monotonic() - started
-    acknowledged = unknown = 0
+    usual = min(duration_of_a_turn(prompt) for _ in range(5))
+    acknowledged = 0
     for _ in range(KILLS):
         chat_id = new_chat(prompt)
-        acked = finish(*victim.fork_turn(chat_id), kill_after=generator.uniform(0, usual))
+        # Most of the times are counted from the acknowledgement: before it there is little to lose.
+        acked = finish(
+            *victim.fork_turn(chat_id),
+            kill_after=generator.uniform(0, usual),
+            from_acknowledgement=generator.random() < 0.8,
+        )
         recover(chat_id)
         assert_whole(chat_id, acked)
         acknowledged += acked
     unknown = ToolCall.objects.filter(status="unknown").count()
+    lost = LLMCall.objects.filter(status="lost").count()
     assert_no_effect_twice(tmp_path / "ledger")
-    assert acknowledged > KILLS / 10, "the kills came too early to say anything"
-    print(f"{KILLS} kills, {acknowledged} acknowledged, 0 lost, 0 repeated, {unknown} tool outcomes unknown")  # noqa: T201
+    assert acknowledged > KILLS / 2, "the kills came too early to say anything"
+    print(f"{KILLS} kills, {acknowledged} acknowledged, 0 lost, 0 repeated, {unknown} tool outcomes unknown, {lost} calls lost")  # noqa: T201
