@@ -15,7 +15,7 @@ from .classes import (
     OpenAICompatibleConfig,
     OpenAIConfig,
 )
-from .cooldown import Cooling, clear, cool, cooling, warm_up
+from .cooldown import Cooling, clear, cool, cooling, release, warm_up
 from .load import Configs, get_configs
 
 __all__ = [
@@ -40,5 +40,6 @@ __all__ = [
     "cool",
     "cooling",
     "get_configs",
+    "release",
     "warm_up",
 ]

@@ -40,7 +40,9 @@ def fail_turn(state: TurnState, error: LLMWrapperError, *, partial_text: str = "
         error_code=error.code,
         error_message=storable(str(error)),
     )
-    _close_open_ends(state.turn, state.position, partial_text)
+    # A call whose end could not be stored, or whose caller went away before it was made, is open still.
+    arrived = _lose_calls(state.turn)
+    _close_open_ends(state.turn, state.position, partial_text or arrived)
 
 
 @stage

@@ -157,6 +157,7 @@ async def adrive(machine: Machine) -> AsyncGenerator[Event, None]:
     sent: Any = None
     thrown: BaseException | None = None
     stopped: BaseException | None = None
+    told = False  # whether the turn knows that it was stopped
     while True:
         try:
             wanted = machine.throw(thrown) if thrown is not None else machine.send(sent)
@@ -172,8 +173,13 @@ async def adrive(machine: Machine) -> AsyncGenerator[Event, None]:
                 await _asend_signal(wanted)
                 if stopped is None:
                     yield wanted
+                elif not told:
+                    thrown, told = cancelled(), True
             elif isinstance(wanted, CallModel):
                 listening = Listening(wanted)
+                if stopped is not None and not told:
+                    sent, told = listening.outcome(None, cancelled()), True
+                    continue
                 try:
                     async with aclosing(_acall(listening)) as items:
                         async for item in items:
@@ -182,12 +188,20 @@ async def adrive(machine: Machine) -> AsyncGenerator[Event, None]:
                             else:
                                 yield item
                 except (GeneratorExit, asyncio.CancelledError) as exc:
-                    stopped = exc
+                    stopped, told = exc, True
                     sent = listening.outcome(None, cancelled())
+            elif isinstance(wanted, Do):
+                # A thread cannot be stopped: wait for what it does to the rows, and tell the turn after that.
+                work = asyncio.ensure_future(_aperform(wanted))
+                try:
+                    sent = await asyncio.shield(work)
+                except asyncio.CancelledError as exc:
+                    stopped = exc
+                    sent = await work
             else:
                 sent = await _aperform(wanted)
         except (GeneratorExit, asyncio.CancelledError) as exc:
-            stopped, thrown = exc, cancelled()
+            stopped, thrown, told = exc, cancelled(), True
         except Exception as exc:  # noqa: BLE001 (handed to the turn, which ends itself and raises it)
             thrown = exc
     if isinstance(stopped, asyncio.CancelledError):

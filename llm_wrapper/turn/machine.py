@@ -43,6 +43,9 @@ from .tool_runs import finish_interrupted, run_tool
 log = logging.getLogger("llm_wrapper.turn")
 
 
+Answering = Generator[Effect | Event, Any, LLMReply]
+
+
 def run_turn(job: TurnJob, journal: Any) -> Machine:
     """The turn of `job`. `journal` holds the stages in the database: the module `llm_wrapper.history`, or
     something with the same functions."""
@@ -53,8 +56,7 @@ def run_turn(job: TurnJob, journal: Any) -> Machine:
         yield from _repeat(journal, state)
         return
     progress = Progress(job, journal, state)
-    yield TurnStarted(message_id=getattr(state.user_message, "pk", None), **progress.ids)
-    yield from _to_its_end(progress, (), render_error)
+    yield from _to_its_end(progress, _begin(progress, render_error))
 
 
 def resume_turn(job: TurnJob, journal: Any, turn_id: int) -> Machine:
@@ -67,7 +69,22 @@ def resume_turn(job: TurnJob, journal: Any, turn_id: int) -> Machine:
     if taken is None:
         return
     state, without_result = taken
-    yield from _to_its_end(Progress(job, journal, state), without_result, None)
+    progress = Progress(job, journal, state)
+    yield from _to_its_end(progress, _go_on(progress, without_result))
+
+
+def _begin(progress: Progress, render_error: PromptError | None) -> Answering:
+    message_id = getattr(progress.state.user_message, "pk", None)
+    yield TurnStarted(message_id=message_id, **progress.ids)
+    if render_error is not None:
+        raise render_error
+    return (yield from _answer(progress))
+
+
+def _go_on(progress: Progress, without_result: Sequence[Any]) -> Answering:
+    for row in without_result:
+        yield from finish_interrupted(progress, row)
+    return (yield from _answer(progress))
 
 
 def _open(job: TurnJob, journal: Any, rendered: dict[str, Any]) -> Generator[Effect | Event, Any, Any]:
@@ -95,23 +112,18 @@ def _open(job: TurnJob, journal: Any, rendered: dict[str, Any]) -> Generator[Eff
         waited += pause
 
 
-def _to_its_end(
-    progress: Progress, without_result: Sequence[Any], render_error: PromptError | None
-) -> Generator[Effect | Event, Any, None]:
-    """Answer, and close the turn whatever happens."""
+def _to_its_end(progress: Progress, answering: Answering) -> Generator[Effect | Event, Any, None]:
+    """Carry out the answering, and close the turn whatever happens in it."""
     journal, state = progress.journal, progress.state
     try:
-        if render_error is not None:
-            raise render_error
-        for row in without_result:
-            yield from finish_interrupted(progress, row)
-        reply = yield from _answer(progress)
+        reply = yield from answering
     except TurnLost:
         if progress.call is not None:
             yield do(journal.lose_call, progress.call)
         raise
     except LLMWrapperError as error:
-        yield from _fail(progress, error)
+        if not progress.finished:
+            yield from _fail(progress, error)
         raise
     except Exception:
         log.exception("Turn %s failed", state.turn_id)
@@ -123,7 +135,7 @@ def _to_its_end(
 # -- answer ----------------------------------------------------------------------------------------------
 
 
-def _answer(progress: Progress) -> Generator[Effect | Event, Any, LLMReply]:
+def _answer(progress: Progress) -> Answering:
     """Call the model and run the tools it asks for, until it answers."""
     for number in range(conf.max_tool_rounds + 2):
         call, completion, outcome = yield from call_model(progress)
@@ -139,6 +151,7 @@ def _answer(progress: Progress) -> Generator[Effect | Event, Any, LLMReply]:
             time_to_first_token=outcome.time_to_first_token,
             final=final,
         )
+        progress.finished = final
         progress.count(completion)
         yield LLMCallFinished(
             llm_call_id=call.pk,

@@ -27,6 +27,7 @@ class Progress:
     usage: Usage = field(default_factory=Usage)
     cost: Any = 0
     repaired: bool = False
+    finished: bool = False
     parsed: Any = None
 
     @property

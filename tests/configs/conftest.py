@@ -13,10 +13,8 @@ CANARY = "sk-CANARY-8f3a1c"
 @pytest.fixture(autouse=True)
 def _no_memory_of_other_tests():
     cache.clear()
-    cooldown._may_have_failed.clear()
     yield
     cache.clear()
-    cooldown._may_have_failed.clear()
     cooldown._outage_logged = False
 
 

@@ -112,3 +112,26 @@ def test_a_cancelled_task_ends_the_turn(make_prompt):
         run(cancel())
     assert Turn.objects.get().status == "cancelled"
     assert LLMCall.objects.get().status == "cancelled"
+
+
+def test_a_task_may_be_cancelled_at_any_time(make_prompt):
+    """Whenever the task is cancelled, no turn and no call is left running, and the message is kept if it was opened."""
+    make_prompt()
+
+    async def cancel_after(seconds):
+        wrapper = await LLMCommunicationWrapper.acreate(prompt_name="support")
+        task = asyncio.create_task(wrapper.asend_user_message_and_get_response("hi"))
+        await asyncio.sleep(seconds)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return
+
+    with scripted_model(*[delayed(0.01, "late")] * 40):
+        for number in range(30):
+            run(cancel_after(number * 0.002))
+    assert not Turn.objects.filter(status="running").exists()
+    assert not LLMCall.objects.filter(status="running").exists()
+    assert Message.objects.filter(type="user").count() == Turn.objects.count() > 0
+    assert {"cancelled", "done"} & set(Turn.objects.values_list("status", flat=True))

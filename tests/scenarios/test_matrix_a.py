@@ -205,9 +205,7 @@ def crashed(make_prompt, make_tool):
     ChatHistory.objects.update(last_position=answer.position - 1)
     answer.delete()
     turn.llm_calls.latest("pk").delete()
-    Turn.objects.update(
-        status="running", finished_at=None, lease_expires_at=timezone.now() - timedelta(seconds=1)
-    )
+    Turn.objects.update(status="running", finished_at=None, lease_expires_at=timezone.now() - timedelta(seconds=1))
     history.audit.rebuild(turn.chat_id)
     return turn
 

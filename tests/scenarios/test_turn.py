@@ -438,3 +438,28 @@ def test_a_system_prompt_that_renders_to_nothing_is_not_sent(make_prompt):
     systems = [[m["content"] for m in request.messages if m["role"] == "system"] for request in model.requests]
     assert systems == [[], ["Plan pro"], []]
     assert [call.sent_messages() for call in LLMCall.objects.order_by("pk")] == [r.messages for r in model.requests]
+
+
+def test_a_caller_may_leave_at_any_event(make_prompt, make_tool):
+    """Wherever the caller stops listening, the turn is ended at once, what is final stays final, and the chat goes on."""
+    make_prompt(tools=[make_tool("tests.host_tools.order_state")])
+    script = (tool_call("order_state", order=1), "one two")
+    wrapper = LLMCommunicationWrapper(prompt_name="support")
+    with scripted_model(*script):
+        total = len(list(wrapper.stream_user_message("hi", {"user_id": 1})))
+    ended = []
+    for leave_at in range(1, total + 1):
+        wrapper = LLMCommunicationWrapper(prompt_name="support")
+        with scripted_model(*script):
+            stream = wrapper.stream_user_message("hi", {"user_id": 1})
+            for _ in range(leave_at):
+                next(stream)
+            stream.close()
+        turn = Turn.objects.get(chat=wrapper.chat_history_id)
+        ended.append(turn.status)
+        assert not LLMCall.objects.filter(turn=turn, status="running").exists()
+        chat = wrapper.get_chat_history_object()
+        assert chat.chat_history == chat.full_history()
+        with scripted_model("Fine."):
+            assert wrapper.send_user_message_and_get_response("go on") == "Fine."
+    assert ended == ["cancelled"] * (total - 2) + ["done"] * 2

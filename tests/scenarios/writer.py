@@ -35,26 +35,32 @@ def setup() -> None:
     prompt.current_version()
 
 
-def write(name: str) -> None:
+def write(name: str, output: int = 1) -> None:
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     with scripted_model(*["an answer of some words"] * 10_000):
         for number in itertools.count():
             text = f"{name}-{number}"
             for event in wrapper.stream_user_message(text):
                 if isinstance(event, TurnStarted):
-                    os.write(1, f"{text}\n".encode())
+                    os.write(output, f"{text}\n".encode())
 
 
 def kill(rounds: int) -> None:
     generator = random.Random(7)
     for number in range(rounds):
         connection.close()
+        read, output = os.pipe()
         pid = os.fork()
         if not pid:
-            write(f"round-{number}")
-        time.sleep(generator.uniform(0.05, 0.15))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+            write(f"round-{number}", output)
+        os.close(output)
+        with os.fdopen(read) as acknowledged:
+            for _ in range(generator.randint(1, 5)):
+                os.write(1, acknowledged.readline().encode())
+            time.sleep(generator.uniform(0, 0.05))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.write(1, acknowledged.read().encode())
 
 
 def look() -> None:
