@@ -12,6 +12,7 @@ from typing import Any
 from .processes import Failed, Worker
 
 MS = 1000.0
+ANEW = "+ wrapper"
 
 
 @dataclass
@@ -47,23 +48,23 @@ class Series:
                 getattr(self, name).append(found[name])
 
     def warm_up(self) -> None:
-        """Two calls that are not counted, then the number of statements of one."""
-        if self.failed:
-            return
+        """A call that is not counted, then the number of statements of another."""
         try:
-            self.worker.ask("measure", case=self.case, calls=2)
+            self.worker.ask("measure", case=self.case, calls=1)
             self.counts = self.worker.ask("statements", case=self.case)
         except Failed as error:
             self.failed = str(error)
 
 
-def all_series(workers: Mapping[str, Worker], **case: Any) -> list[Series]:
-    """A series for every variant of every worker that can be used."""
+def all_series(workers: Mapping[str, Worker], *, anew: bool = False, **case: Any) -> list[Series]:
+    """A series for every variant of every worker that can be used; with `anew` also those that make the wrapper
+    within the measured time."""
     return [
         Series(worker, {**case, "variant": variant})
         for worker in workers.values()
         if worker.usable
         for variant in worker.variants
+        if anew or not variant.endswith(ANEW)
     ]
 
 

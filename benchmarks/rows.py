@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 
 def setup_django() -> None:
-    """Django with the tables of its apps."""
+    """Django with the tables of its apps; one process at a time makes them."""
     import django
     from django.core.management import call_command
 
     django.setup()
-    call_command("migrate", verbosity=0, interactive=False)
+    with open(Path(os.environ["BENCH_FOLDER"]) / "migrate.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        call_command("migrate", verbosity=0, interactive=False)
+
+
+def add_messages(chat: Any, messages: Sequence[Mapping[str, str]]) -> None:
+    """Put messages into a chat at once, and leave it as it is after so many single ones: all of them as rows, the
+    newest in the transcript."""
+    from llm_wrapper.conf import conf
+    from llm_wrapper.models import Message
+
+    rows = [
+        Message(chat=chat, position=position, type=message["role"], text=message["content"])
+        for position, message in enumerate(messages, start=chat.last_position + 1)
+    ]
+    Message.objects.bulk_create(rows, batch_size=500)
+    chat.last_position = rows[-1].position
+    entries = [*chat.chat_history, *(row.entry() for row in rows)]
+    chat.chat_history = entries if conf.transcript_limit is None else entries[-conf.transcript_limit :]
+    chat.transcript_start = chat.last_position - len(chat.chat_history) + 1
+    chat.save()
 
 
 TRANSACTION_CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")

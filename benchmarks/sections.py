@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .measure import Series, all_series, in_turn
+from .measure import ANEW, Series, all_series, in_turn
 from .processes import Failed, Server, Worker, workers
 
 KINDS = ("plain", "tool", "stream")
@@ -36,7 +36,7 @@ class Plan:
 FULL = Plan(
     rounds={"plain": 30, "tool": 20, "stream": 20},
     calls={"plain": 4, "tool": 3, "stream": 1},
-    share={"plain": 40, "tool": 40, "stream": 80, "growth": 90},
+    share={"plain": 35, "tool": 35, "stream": 60, "growth": 80},
     sizes=(10, 100, 1_000, 5_000),
     growth_rounds=5,
     at_once=50,
@@ -61,7 +61,7 @@ def turns(plan: Plan, found: Mapping[str, Worker]) -> dict[str, list[Series]]:
     """One turn of each kind, by every contender."""
     result = {}
     for kind in KINDS:
-        series = all_series(found, kind=kind)
+        series = all_series(found, anew=kind != "stream", kind=kind)
         for one in series:
             one.warm_up()
         in_turn(series, plan.rounds[kind], plan.calls[kind], time.monotonic() + plan.share[kind])
@@ -76,7 +76,7 @@ def growth(plan: Plan, found: Mapping[str, Worker]) -> dict[int, list[Series]]:
         until = time.monotonic() + plan.share["growth"] / len(plan.sizes)
         case = {"kind": "plain", "history": size}
         chosen = {name: found[name] for name in ("httpx", "openai", "litellm", *OURS) if name in found}
-        series = [one for one in all_series(chosen, **case) if not one.case["variant"].endswith("+ wrapper")]
+        series = all_series(chosen, **case)
         series += [
             Series(found[name], {**case, "variant": config, "window": WINDOW})
             for name in OURS
@@ -112,7 +112,7 @@ def throughput(plan: Plan, found: Mapping[str, Worker]) -> list[Burst]:
             if name not in ("httpx", "litellm", *OURS) or not worker.usable:
                 continue
             for variant in worker.variants:
-                if variant.endswith("+ wrapper"):
+                if variant.endswith(ANEW):
                     continue
                 burst = Burst(name, variant, mode)
                 case = {"kind": "plain", "variant": variant}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sys
@@ -33,7 +32,6 @@ class Worker:
         this = Case(**case)
         prepared = [self.contender.prepare(this) for _ in range(calls)]
         answers, walls = [], []
-        gc.collect()
         _settle()
         written = self._written() if footprint else None
         resident = _reset_peak() if footprint else 0
@@ -66,8 +64,8 @@ class Worker:
     def _burst(self, case: Case, at_once: int, waves: int) -> dict[str, Any]:
         with ThreadPoolExecutor(at_once) as pool:
             totals, outcomes = [], []
+            prepared = [self.contender.prepare(case) for _ in range(at_once)]
             for wave in range(waves + 1):
-                prepared = [self.contender.prepare(case) for _ in range(at_once)]
                 _settle()
                 started, cpu = time.perf_counter(), time.process_time()
                 found = list(pool.map(_timed, prepared))
@@ -89,8 +87,8 @@ class Worker:
             return time.perf_counter() - started, ""
 
         totals, outcomes = [], []
+        prepared = [await self.contender.aprepare(case) for _ in range(at_once)]
         for wave in range(waves + 1):
-            prepared = [await self.contender.aprepare(case) for _ in range(at_once)]
             await asyncio.sleep(0.05)
             started, cpu = time.perf_counter(), time.process_time()
             found = await asyncio.gather(*[timed(call) for call in prepared])

@@ -69,6 +69,12 @@ class AppSettings:
     call_timeout = Setting[float](
         "LLM_WRAPPER_CALL_TIMEOUT", 60.0, "Seconds one LLM call may take where the YAML sets no timeout."
     )
+    turn_timeout = Setting[float](
+        "LLM_WRAPPER_TURN_TIMEOUT", 300.0, "Seconds a whole turn may take, with all its calls and tools."
+    )
+    max_attempts = Setting[int](
+        "LLM_WRAPPER_MAX_ATTEMPTS", 4, "Configs that are tried for one LLM call, the first one included."
+    )
     turn_lease = Setting[float](
         "LLM_WRAPPER_TURN_LEASE",
         30.0,

@@ -169,6 +169,14 @@ class TurnLost(LLMWrapperError):
     http_status = 409
 
 
+class TurnTimeout(LLMWrapperError):
+    """The turn as a whole took longer than LLM_WRAPPER_TURN_TIMEOUT."""
+
+    code = "turn_timeout"
+    http_status = 504
+    retryable = True
+
+
 class TurnCancelled(LLMWrapperError):
     """The caller stopped the turn before it ended."""
 

@@ -8,7 +8,7 @@ from typing import Any
 os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
 
 from .. import workload
-from ..rows import bytes_written, count_statements, setup_django
+from ..rows import add_messages, bytes_written, count_statements, setup_django
 from . import AsyncCall, Call, Case
 
 SMALL = 100
@@ -51,7 +51,7 @@ class Contender:
 
     def wrapper(self, case: Case) -> Any:
         """A wrapper on a chat of the case's length."""
-        from llm_wrapper.repositories import ChatHistoryRepository, LLMCommunicationWrapper
+        from llm_wrapper.repositories import LLMCommunicationWrapper
 
         name = self.prompt(case)
         found = self.wrappers.get((name, case.history))
@@ -59,8 +59,7 @@ class Contender:
             return found
         wrapper = LLMCommunicationWrapper(prompt_name=name, initializing_context_vars=workload.CONTEXT)
         if case.history:
-            repository = ChatHistoryRepository(wrapper.chat_history_id)
-            repository.add_msgs_to_chat_history(workload.history(case.history))
+            add_messages(wrapper.get_chat_history_object(), workload.history(case.history))
         if case.history > SMALL:
             self.wrappers[name, case.history] = wrapper
         return wrapper

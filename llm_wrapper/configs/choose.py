@@ -7,11 +7,15 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ..conf import conf
 from ..errors import AllConfigsUnavailable, LLMConfigsNotAvailable, ToolsNotEnabled
 from ..types import ConfigChoice
 from .classes import LLMConfig
-from .cooldown import Cooling, cooling
+from .cooldown import PROBE_ENDS_SOON, Cooling, Standing, standing, take_probe
 from .load import get_configs
+
+# What a worker does before and after a call, in seconds: so much longer than the call may take is a probe its own.
+PROBE_MARGIN = 5.0
 
 
 class Chooser(Protocol):
@@ -26,6 +30,7 @@ def choose(
     sticky: str | None = None,
     exclude: Collection[str] | Mapping[str, str] = frozenset(),
     needs_tools: bool = False,
+    probe: bool = False,
     rng: Chooser = random,
 ) -> tuple[ConfigChoice, dict[str, Any]]:
     """Choose one of the configs `names`, and say why as a route that can be stored as JSON.
@@ -34,6 +39,10 @@ def choose(
     of weight 0 only where no other is left. `exclude` holds the configs that failed in this turn, as names
     or as name -> reason. The route is `{"chosen", "why", "candidates": {name: weight}, "skipped": {name:
     reason}}`.
+
+    A config that rested and has not answered since is given to one worker at a time. `probe` says that the caller
+    is about to call the model. Then the route may have `"probe": True`, and the caller must tell how the call ended:
+    `clear`, `cool` or `release`.
 
     Raises LLMConfigsNotAvailable where no config is named or loaded, ToolsNotEnabled where `needs_tools` and
     all have `tools_enabled: false`, and AllConfigsUnavailable where all others failed in this turn or are
@@ -54,20 +63,36 @@ def choose(
         )
     if needs_tools:
         loaded = _with_tools(loaded, skipped)
-    resting = cooling(loaded)
-    usable = _usable(loaded, resting, exclude, skipped)
-    if not usable:
-        raise _all_unavailable(resting, skipped)
+    found = standing(loaded)
+    usable = _usable(loaded, found.cooling, exclude, skipped)
+    while usable:
+        name, why = _draw(usable, sticky, rng)
+        probing = _probing(usable[name], found) if probe else "open"
+        if probing != "busy":
+            break
+        found.cooling[name] = Cooling(PROBE_ENDS_SOON, found.unproven[name], probed=True)
+        del usable[name]
+        skipped[name] = _why_cooling(found.cooling[name])
+    else:
+        raise _all_unavailable(found.cooling, skipped)
     if sticky is not None and sticky not in names:
         skipped[sticky] = "no longer a config of the prompt"
-    name, why = _draw(usable, sticky, rng)
-    route = {
+    route: dict[str, Any] = {
         "chosen": name,
         "why": why,
         "candidates": {other: config.weight for other, config in usable.items()},
         "skipped": skipped,
     }
+    if probing == "taken":
+        route["probe"] = True
     return usable[name].choice(), route
+
+
+def _probing(config: LLMConfig, found: Standing) -> str:
+    if config.name not in found.unproven:
+        return "open"
+    longest = config.choice().timeout or conf.call_timeout
+    return take_probe(config.name, seconds=longest + PROBE_MARGIN, reason=found.unproven[config.name])
 
 
 def _with_tools(loaded: dict[str, LLMConfig], skipped: dict[str, str]) -> dict[str, LLMConfig]:
@@ -93,12 +118,15 @@ def _usable(
             reason = exclude[name] if isinstance(exclude, Mapping) else ""
             skipped[name] = f"failed in this turn: {reason}" if reason else "failed in this turn"
         elif name in resting:
-            rest = resting[name]
-            after = f" after {rest.reason}" if rest.reason else ""
-            skipped[name] = f"cooling for {math.ceil(rest.seconds_left)} s{after}"
+            skipped[name] = _why_cooling(resting[name])
         else:
             usable[name] = config
     return usable
+
+
+def _why_cooling(rest: Cooling) -> str:
+    what = "being probed" if rest.probed else f"cooling for {math.ceil(rest.seconds_left)} s"
+    return f"{what} after {rest.reason}" if rest.reason else what
 
 
 def _draw(usable: Mapping[str, LLMConfig], sticky: str | None, rng: Chooser) -> tuple[str, str]:

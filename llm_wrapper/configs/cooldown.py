@@ -80,7 +80,7 @@ def standing(names: Iterable[str]) -> Standing:
     wanted = [key for pair in keys.values() for key in pair]
     found = _with_cache(lambda cache: cache.get_many(wanted), nothing)
     result = Standing()
-    for name, (rest, failures) in keys.items() if found else ():
+    for name, (rest, failures) in keys.items():
         if rest in found:
             result.cooling[name] = _parse(found[rest])
         elif failures in found:

@@ -17,6 +17,7 @@ from llm_wrapper.models import ChatHistory, Message, Turn
 
 from .chats import refuse_if_running
 from .database import stage
+from .ending import repair
 from .state import TurnState, lock_chat, write_steps
 from .text import storable
 from .transcript import DropOldest, MergeObject
@@ -66,6 +67,8 @@ def _open_turn(
     if idempotency_key is not None:
         earlier = Turn.objects.filter(chat=chat_id, idempotency_key=idempotency_key).first()
         if earlier is not None:
+            repair(earlier)  # does nothing unless its worker is gone
+            earlier.refresh_from_db()
             return _same_request(earlier, storable(text))
     refuse_if_running(chat)
     lease, started = conf.turn_lease + conf.call_timeout, time.monotonic()

@@ -227,7 +227,7 @@ class PromptVersion(models.Model):
         # What a later release stored besides is passed over, so that its turns can be ended by this one.
         content = {key: value for key, value in self.content.items() if key in PromptSpec.__dataclass_fields__}
         known = [{key: tool[key] for key in tool if key in ToolSpec.__dataclass_fields__} for tool in content["tools"]]
-        content["tools"] = tuple(ToolSpec(**{**tool, "context_params": tuple(tool["context_params"])}) for tool in known)
+        content["tools"] = tuple(ToolSpec(**{**row, "context_params": tuple(row["context_params"])}) for row in known)
         for key in ("initial_messages", "required_kwargs", "logged_context_vars"):
             content[key] = tuple(content[key])
         return PromptSpec(name=self.name, **content)

@@ -55,11 +55,11 @@ class LiteLLMTransport:
     def complete(self, request: ModelRequest) -> Completion:
         _prepare(request)
         with closing(_timed(request, _whole)) as outcomes:
-            return _unwrapped(next(outcomes))
+            return _completion(next(outcomes))
 
     async def acomplete(self, request: ModelRequest) -> Completion:
         _prepare(request)
-        return _unwrapped(await _awhole(request))
+        return _completion(await _awhole(request))
 
     def stream(self, request: ModelRequest) -> Generator[Item, None, None]:
         _prepare(request)
@@ -84,7 +84,13 @@ def _prepare(request: ModelRequest) -> None:
     litellm()
 
 
-def _unwrapped(outcome: T | LLMWrapperError) -> T:
+def _unwrapped(outcome: Item | LLMWrapperError) -> Item:
+    if isinstance(outcome, LLMWrapperError):
+        raise outcome
+    return outcome
+
+
+def _completion(outcome: Completion | LLMWrapperError) -> Completion:
     if isinstance(outcome, LLMWrapperError):
         raise outcome
     return outcome
@@ -115,7 +121,8 @@ def _whole(request: ModelRequest) -> Generator[Completion | LLMWrapperError, Non
 
 
 def _pieces(request: ModelRequest) -> Generator[Item | LLMWrapperError, None, None]:
-    assembler, stream, last = Assembler(request), None, None
+    assembler, stream = Assembler(request), None
+    last: Completion | LLMWrapperError
     try:
         stream = litellm().completion(**arguments(request))
         streams.guard(stream)
@@ -152,7 +159,8 @@ async def _awhole(request: ModelRequest) -> Completion | LLMWrapperError:
 
 
 async def _apieces(request: ModelRequest) -> AsyncGenerator[Item | LLMWrapperError, None]:
-    assembler, stream, last = Assembler(request), None, None
+    assembler, stream = Assembler(request), None
+    last: Completion | LLMWrapperError
     deadline = asyncio.get_running_loop().time() + request.timeout
     try:
         async with asyncio.timeout_at(deadline):

@@ -26,14 +26,14 @@ from litellm.types.utils import (
     Usage,
 )
 
-FAILURES: dict[str, tuple[type[Exception], int]] = {
-    "provider_timeout": (litellm.Timeout, 408),
-    "provider_overloaded": (litellm.ServiceUnavailableError, 503),
-    "provider_server_error": (litellm.InternalServerError, 500),
-    "authentication_failed": (litellm.AuthenticationError, 401),
-    "bad_provider_request": (litellm.BadRequestError, 400),
-    "content_refused": (litellm.ContentPolicyViolationError, 400),
-    "context_window_exceeded": (litellm.ContextWindowExceededError, 400),
+FAILURES: dict[str, Any] = {
+    "provider_timeout": litellm.Timeout,
+    "provider_overloaded": litellm.ServiceUnavailableError,
+    "provider_server_error": litellm.InternalServerError,
+    "authentication_failed": litellm.AuthenticationError,
+    "bad_provider_request": litellm.BadRequestError,
+    "content_refused": litellm.ContentPolicyViolationError,
+    "context_window_exceeded": litellm.ContextWindowExceededError,
 }
 
 
@@ -76,9 +76,7 @@ class DemoProvider(litellm.CustomLLM):
             created=int(time.time()),
             choices=[Choices(message=message, finish_reason="tool_calls" if request else "stop", index=0)],
         )
-        response.usage = Usage(  # type: ignore[attr-defined]
-            prompt_tokens=words_in, completion_tokens=words_out, total_tokens=words_in + words_out
-        )
+        response.usage = Usage(prompt_tokens=words_in, completion_tokens=words_out, total_tokens=words_in + words_out)
         return response
 
     def _next_step(self, model: str, script: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,8 +97,8 @@ def _rate_limit(model: str, seconds: float) -> Exception:
 
 
 def _failure(model: str, code: str) -> Exception:
-    kind, _ = FAILURES[code]
-    return kind(message=f"The demo's script says: {code}.", model=model, llm_provider="demo")
+    error: Exception = FAILURES[code](message=f"The demo's script says: {code}.", model=model, llm_provider="demo")
+    return error
 
 
 def _tool_request(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> ChatCompletionMessageToolCall | None:
@@ -158,7 +156,7 @@ def _chunks(response: ModelResponse) -> Iterator[dict[str, Any]]:
                 "index": index,
             }
         )
-    usage = response.usage  # type: ignore[attr-defined]
+    usage = response.usage
     counts = {name: getattr(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
     yield _chunk(finish_reason=choice.finish_reason, is_finished=True, usage=counts)
 

@@ -12,7 +12,9 @@ from llm_wrapper.conf import conf
 from llm_wrapper.errors import (
     AllConfigsUnavailable,
     InternalError,
+    InvalidProviderResponse,
     ProviderError,
+    ProviderTimeout,
     TurnCancelled,
 )
 from llm_wrapper.events import (
@@ -30,6 +32,10 @@ from llm_wrapper.types import (
 
 from .effects import CallModel, CallOutcome, Effect, do
 from .progress import Progress
+
+# An answer that cannot be used may be the fault of what was asked: this is enough to keep a broken provider from being
+# called by all at once, and too little for one user to shut the others out of a healthy one.
+REST_AFTER_BAD_ANSWER = 1.0
 
 
 def _may_fail_over(error: BaseException) -> bool:
@@ -50,7 +56,7 @@ def call_model(progress: Progress) -> Generator[Effect | Event, Any, tuple[Any, 
         with attempt:
             choice, route = yield from _choose(progress, causes)
             try:
-                return (yield from _try(progress, choice, route))
+                return (yield from _try_or_release(progress, choice, route))
             except ProviderError as error:
                 causes[choice.name] = error
                 if job.fail_over and error.fails_over and progress.unsaved_text:
@@ -63,6 +69,8 @@ def call_model(progress: Progress) -> Generator[Effect | Event, Any, tuple[Any, 
 def _choose(
     progress: Progress, causes: dict[str, ProviderError]
 ) -> Generator[Effect | Event, Any, tuple[ConfigChoice, dict[str, Any]]]:
+    progress.time_left()
+    attempts = max(conf.max_attempts, 1)
     try:
         choice, route = yield do(
             configs.choose,
@@ -70,15 +78,36 @@ def _choose(
             sticky=progress.state.config_name or progress.job.sticky or None,
             exclude={name: error.code for name, error in causes.items()},
             needs_tools=bool(progress.job.spec.tools),
+            probe=len(causes) < attempts,
         )
     except AllConfigsUnavailable as error:
         error.causes = {**causes, **error.causes}
         raise
+    if len(causes) >= attempts:
+        tried = ", ".join(f"{name[:100]} ({error.code})" for name, error in causes.items())
+        raise AllConfigsUnavailable(
+            f"{len(causes)} LLM configs were tried for one call and failed: {tried}. No more are tried "
+            "(LLM_WRAPPER_MAX_ATTEMPTS). Try again, which begins with the others.",
+            causes=causes,
+        )
+    progress.probing = choice.name if route.get("probe") else ""
     progress.state.config_name = choice.name
     draw = progress.job.draw
     if route["why"] == "sticky" and draw.get("chosen") == choice.name:
         route = {**route, "drawn": draw["why"]}
     return choice, route
+
+
+def _try_or_release(
+    progress: Progress, choice: ConfigChoice, route: dict[str, Any]
+) -> Generator[Effect | Event, Any, tuple[Any, Completion, CallOutcome]]:
+    """One try. If it was a probe and ended in a way that tells nothing of the config, another may probe it."""
+    try:
+        return (yield from _try(progress, choice, route))
+    except Exception:
+        if progress.probing:
+            yield do(configs.release, choice.name)
+        raise
 
 
 def _try(
@@ -87,6 +116,7 @@ def _try(
     """One try on one config, on record whatever happens."""
     job, state, journal = progress.job, progress.state, progress.journal
     limit = job.spec.history_window if job.spec.history_window is not None else conf.history_window
+    allowed = choice.timeout or conf.call_timeout
     first, messages = yield do(journal.window, state, limit=limit, replay_rendered=job.spec.replay_rendered)
     request = ModelRequest(
         config=choice,
@@ -95,7 +125,7 @@ def _try(
         params=prompts.model_params(job.spec),
         response_format=job.response_format,
         stream=job.stream and choice.stream,
-        timeout=choice.timeout or conf.call_timeout,
+        timeout=min(allowed, progress.time_left()),
     )
     call = yield do(
         journal.start_call,
@@ -122,14 +152,25 @@ def _try(
         progress.deltas += 1
         return TextDelta(text=text, number=progress.deltas, **progress.ids)
 
-    outcome: CallOutcome = yield CallModel(
-        request, on_text, lambda text: journal.save_partial(state, call, text, request.timeout)
-    )
+    def keep(text: str) -> None:
+        # The config answers: no need to keep the others waiting until its answer is complete.
+        _probe_ended_well(progress)
+        journal.save_partial(state, call, text, request.timeout)
+
+    outcome: CallOutcome = yield CallModel(request, on_text, keep)
     progress.unsaved_text = outcome.partial_text
     if outcome.completion is not None:
-        yield do(configs.clear, choice.name)
+        if progress.probing:
+            yield do(_probe_ended_well, progress)
         return call, outcome.completion, outcome
     error = outcome.error or InternalError("The call ended with neither an answer nor an error.")
+    if isinstance(error, ProviderTimeout) and request.timeout < allowed:
+        # The turn's time ran out, not the call's: the config is not to blame.
+        error = progress.time_is_up()
+    if _may_fail_over(error):
+        # Before the rows are written: the sooner the others know, the fewer run into the same failure.
+        progress.probing = ""
+        yield do(configs.cool, choice.name, retry_after=_rest_after(error), reason=error.code)
     yield do(
         journal.fail_call,
         call,
@@ -145,10 +186,19 @@ def _try(
         latency=outcome.latency,
         **progress.ids,
     )
-    if _may_fail_over(error):
-        retry_after = getattr(error, "retry_after", None)
-        yield do(configs.cool, choice.name, retry_after=retry_after, reason=error.code)
     raise error
+
+
+def _probe_ended_well(progress: Progress) -> None:
+    name, progress.probing = progress.probing, ""
+    if name:
+        configs.clear(name)
+
+
+def _rest_after(error: BaseException) -> float | None:
+    if isinstance(error, InvalidProviderResponse):
+        return REST_AFTER_BAD_ANSWER
+    return getattr(error, "retry_after", None)
 
 
 def _shown_params(request: ModelRequest) -> dict[str, Any]:

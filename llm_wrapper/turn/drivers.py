@@ -15,7 +15,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 
 from llm_wrapper import tools, transport
-from llm_wrapper.errors import LLMWrapperError, SyncInAsyncContext, TurnCancelled
+from llm_wrapper.errors import LLMWrapperError, SyncInAsyncContext, TurnCancelled, TurnLost
 from llm_wrapper.events import Event
 from llm_wrapper.signals import SIGNAL_OF
 from llm_wrapper.types import TextChunk
@@ -72,7 +72,7 @@ def drive(machine: Machine) -> Generator[Event, None, None]:
             wanted = machine.throw(thrown) if thrown is not None else machine.send(sent)
         except StopIteration:
             break
-        except TurnCancelled:
+        except (TurnCancelled, TurnLost):
             if stopped is None:
                 raise
             break
@@ -163,7 +163,7 @@ async def adrive(machine: Machine) -> AsyncGenerator[Event, None]:
             wanted = machine.throw(thrown) if thrown is not None else machine.send(sent)
         except StopIteration:
             break
-        except TurnCancelled:
+        except (TurnCancelled, TurnLost):
             if stopped is None:
                 raise
             break

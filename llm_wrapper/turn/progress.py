@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_wrapper.conf import conf
+from llm_wrapper.errors import TurnTimeout
 from llm_wrapper.types import (
     Completion,
     Usage,
@@ -15,7 +18,10 @@ from .job import TurnJob
 
 @dataclass
 class Progress:
-    """What a running turn has gathered so far."""
+    """What a running turn has gathered so far.
+
+    `probing` is the config whose next call is a probe of it, '' where there is none to report on.
+    """
 
     job: TurnJob
     journal: Any
@@ -29,10 +35,25 @@ class Progress:
     repaired: bool = False
     finished: bool = False
     parsed: Any = None
+    probing: str = ""
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def ids(self) -> dict[str, Any]:
         return {"turn_id": self.state.turn_id, "chat_id": self.state.chat_id}
+
+    def time_left(self) -> float:
+        """Seconds that the turn may still take. Raises TurnTimeout where none are left."""
+        left = self.started + conf.turn_timeout - time.monotonic()
+        if left <= 0:
+            raise self.time_is_up()
+        return left
+
+    def time_is_up(self) -> TurnTimeout:
+        return TurnTimeout(
+            f"The turn took longer than {conf.turn_timeout:g} s (LLM_WRAPPER_TURN_TIMEOUT) and was ended; what it has "
+            "done is on record. Send again, or raise the limit."
+        )
 
     def count(self, completion: Completion) -> None:
         """Add a call's usage and cost to the turn's; one unknown makes the sum unknown."""

@@ -24,6 +24,7 @@ from .progress import Progress
 def run_tool(progress: Progress, request: ToolCallRequest, *, refuse: bool) -> Generator[Effect | Event, Any, None]:
     """Run one tool call. Whatever goes wrong in it becomes a result that the model can read."""
     state, journal = progress.state, progress.journal
+    progress.time_left()
     yield ToolCallStarted(tool_call_id=request.id, name=request.name, arguments=request.arguments, **progress.ids)
     prepared = _prepare(progress, request, refuse)
     duration = 0.0

@@ -112,7 +112,7 @@ def test_a2_killed_at_every_boundary(prompt, tmp_path):
 
 def test_a1_killed_at_random(prompt, tmp_path):
     """A1: at random times of a turn, as often as CHAOS_KILLS says, a kill loses nothing and repeats nothing."""
-    generator = random.Random(20261121)  # noqa: S311 - times, not secrets
+    generator = random.Random(20261121)
     usual = min(duration_of_a_turn(prompt) for _ in range(5))
     acknowledged = 0
     for _ in range(KILLS):
@@ -130,4 +130,5 @@ def test_a1_killed_at_random(prompt, tmp_path):
     lost = LLMCall.objects.filter(status="lost").count()
     assert_no_effect_twice(tmp_path / "ledger")
     assert acknowledged > KILLS / 2, "the kills came too early to say anything"
-    print(f"{KILLS} kills, {acknowledged} acknowledged, 0 lost, 0 repeated, {unknown} tool outcomes unknown, {lost} calls lost")  # noqa: T201
+    counts = f"{acknowledged} acknowledged, 0 lost, 0 repeated, {unknown} tool outcomes unknown, {lost} calls lost"
+    print(f"{KILLS} kills, {counts}")  # noqa: T201

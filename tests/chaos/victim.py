@@ -64,7 +64,7 @@ def killing(machine, at):
 
 
 def job_on(chat_id: int) -> TurnJob:
-    prompt, version = load_prompt("chaos")
+    _, version = load_prompt("chaos")
     return TurnJob(
         chat_id=chat_id, message="hello", spec=version.spec(), version=version, config_names=["demo"], stream=True
     )
@@ -79,7 +79,7 @@ def script():
 
 
 def fork_turn(chat_id: int, *, at: int | None = None) -> tuple[int, int]:
-    """Run a turn in a forked process; gives its pid and a pipe that brings one byte once the message is acknowledged."""
+    """Run a turn in a forked process; gives its pid and a pipe that brings a byte once the message is acknowledged."""
     connections.close_all()
     read, write = os.pipe()
     pid = os.fork()

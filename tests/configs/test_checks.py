@@ -82,9 +82,7 @@ def test_i2_a_clear_key_that_everyone_may_read(write, settings):
 def test_a_cache_that_workers_do_not_share(settings, tmp_path, backend, debug, ids):
     """Outside DEBUG there are several workers, and a cache of each one's own hides limits from the others."""
     settings.DEBUG = debug
-    settings.CACHES = {
-        "default": {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": str(tmp_path)}
-    }
+    settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": str(tmp_path)}}
     assert found(check_cache()) == ids
 
 

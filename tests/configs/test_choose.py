@@ -1,13 +1,17 @@
 """Which config a call goes to, and the reasons that are kept."""
 
 import json
+import sys
 from random import Random
 
 import pytest
 
-from llm_wrapper.configs import choose, cool
+from llm_wrapper.configs import choose, clear, cool
+from llm_wrapper.configs.cooldown import take_probe
 from llm_wrapper.errors import AllConfigsUnavailable, LLMConfigsNotAvailable, ToolsNotEnabled
 
+# The package has a function of the same name.
+CHOOSE = sys.modules["llm_wrapper.configs.choose"]
 DEMO = "llm_config_class: DemoConfig\n"
 
 
@@ -93,9 +97,7 @@ def test_weight_0_is_a_spare(write):
 
 def test_no_names_is_an_error_that_says_what_to_do(abc):
     """A prompt without configs is told apart from one whose configs failed."""
-    with pytest.raises(
-        LLMConfigsNotAvailable, match=r"^No LLM configs available\. The prompt names none"
-    ) as caught:
+    with pytest.raises(LLMConfigsNotAvailable, match=r"^No LLM configs available\. The prompt names none") as caught:
         choose([])
     assert not isinstance(caught.value, AllConfigsUnavailable)
 
@@ -142,6 +144,74 @@ def test_all_failed_and_none_cooling(abc):
     assert caught.value.cooling == {}
 
 
+@pytest.fixture
+def rested(abc, monkeypatch):
+    """Three configs, of which `a` rested and has not been called since."""
+    now = 1_800_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    cool("a", reason="rate_limited")
+    now += 31
+    return abc
+
+
+def test_c2_a_config_that_rested_goes_to_one_caller(rested):
+    """The first call after a rest is a probe, as its route says, and until it has ended others pass the config over."""
+    choice, route = choose(rested, sticky="a", probe=True)
+    assert (choice.name, route["why"], route["probe"]) == ("a", "sticky", True)
+    choice, route = choose(rested, sticky="a", probe=True)
+    assert choice.name in {"b", "c"}
+    assert route["skipped"] == {"a": "being probed after rate_limited"}
+    assert "probe" not in route
+    clear("a")
+    choice, route = choose(rested, sticky="a", probe=True)
+    assert (choice.name, "probe" in route) == ("a", False)
+
+
+def test_c2_a_caller_that_was_too_slow_draws_again(rested, monkeypatch):
+    """Of two callers that saw the same config at the end of its rest, the second goes elsewhere."""
+    monkeypatch.setattr(CHOOSE, "take_probe", lambda *args, **kwargs: "busy")
+    choice, route = choose(rested, sticky="a", probe=True)
+    assert choice.name in {"b", "c"}
+    assert route["candidates"] == {"b": 1, "c": 1}
+    assert route["skipped"] == {"a": "being probed after rate_limited"}
+
+
+def test_c3_a_single_config_that_is_being_probed_says_when_to_come_back(rested, monkeypatch):
+    """Where the only config is being probed the others are told at once, with a time, also in the same instant."""
+    assert choose(["a"], probe=True)[1]["probe"]
+    for _ in range(2):
+        with pytest.raises(AllConfigsUnavailable, match="a: being probed after rate_limited") as caught:
+            choose(["a"], probe=True)
+        assert caught.value.retry_after == 1
+        assert caught.value.cooling == {"a": 1}
+        clear("a")
+        cool("a", retry_after=0, reason="rate_limited")
+        monkeypatch.setattr("time.time", lambda: 1_800_000_100.0)
+        monkeypatch.setattr(CHOOSE, "take_probe", lambda *args, **kwargs: "busy")
+
+
+def test_who_only_draws_takes_no_probe(rested):
+    """A choice that is made ahead of the call, as with a new instance, leaves the probe to the caller."""
+    assert choose(rested, sticky="a")[0].name == "a"
+    assert take_probe("a", seconds=60) == "taken"
+
+
+def test_a_probe_lasts_as_long_as_its_call_may(write, rested, monkeypatch, settings):
+    """A dead prober holds the config back for the time its call could have taken, from the YAML or the settings."""
+    asked = []
+
+    def note(name, *, seconds, reason):
+        asked.append(seconds)
+        return "taken"
+
+    monkeypatch.setattr(CHOOSE, "take_probe", note)
+    settings.LLM_WRAPPER_CALL_TIMEOUT = 17
+    choose(["a"], probe=True)
+    write("a.yml", DEMO + "timeout: 90\n", age=50)
+    choose(["a"], probe=True)
+    assert asked == [22, 95]
+
+
 def test_a_name_given_twice_counts_once(abc):
     """A doubled name does not double its chance."""
     _, route = choose(["a", "a", "b"])
@@ -151,7 +221,7 @@ def test_a_name_given_twice_counts_once(abc):
 def test_the_cache_is_asked_once(abc, django_assert_cache_calls):
     """All configs are looked up in one question, since a cache may be a network away."""
     with django_assert_cache_calls(["get_many"]):
-        choose(abc, sticky="a")
+        choose(abc, sticky="a", probe=True)
 
 
 @pytest.fixture

@@ -69,8 +69,7 @@ KEY = f"api_key: {CANARY}\n"
             {"api_base": "http://gpu:8000/v1"},
         ),
         (
-            "llm_config_class: LiteLLMConfig\nmodel: bedrock/m\n"
-            f"credentials: {{aws_secret_access_key: {CANARY}}}\n",
+            f"llm_config_class: LiteLLMConfig\nmodel: bedrock/m\ncredentials: {{aws_secret_access_key: {CANARY}}}\n",
             "bedrock/m",
             {"aws_secret_access_key": CANARY},
         ),
@@ -126,8 +125,7 @@ def test_azures_base_model_names_the_price():
 def test_the_demo_script_travels_in_the_params():
     """The demo provider reads its script from `demo_script`."""
     config = load(
-        "llm_config_class: DemoConfig\nscript:\n"
-        "  - rate_limit: 20\n  - fail: provider_timeout\n  - text: hello\n"
+        "llm_config_class: DemoConfig\nscript:\n  - rate_limit: 20\n  - fail: provider_timeout\n  - text: hello\n"
     )
     script = [{"rate_limit": 20}, {"fail": "provider_timeout"}, {"text": "hello"}]
     assert config.choice().params == {"demo_script": script}
@@ -171,10 +169,7 @@ GROQ = "llm_config_class: GroqConfig\nmodel_name: m\n"
         ("llm_config_class: ..a.b\n", ["llm_config_class is not a known class"]),
         (
             AZURE,
-            [
-                f"x.yml: {key} is required"
-                for key in ("endpoint", "deployment_name", "api_key", "api_version")
-            ],
+            [f"x.yml: {key} is required" for key in ("endpoint", "deployment_name", "api_key", "api_version")],
         ),
         (GROQ, ["x.yml: api_key is required"]),
         (GROQ + "api_key:\n", ["x.yml: api_key is required"]),
@@ -235,9 +230,7 @@ def test_i2_each_mistake_is_named_with_its_key(text, expected, monkeypatch):
 def test_i2_damaged_files_give_problems_and_never_the_key(seed):
     """However a file is garbled, there is a config or a list of problems, and no problem holds the key."""
     rng = Random(seed)
-    whole = (
-        GROQ + KEY + f"extra_headers: {{Authorization: Bearer {CANARY}}}\nprice: {{input: 1}}\n"
-    ).encode()
+    whole = (GROQ + KEY + f"extra_headers: {{Authorization: Bearer {CANARY}}}\nprice: {{input: 1}}\n").encode()
     for _ in range(40):
         raw = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.3 else whole)
         for _ in range(rng.randrange(1, 4)):
@@ -345,9 +338,7 @@ def test_a_short_name_comes_from_the_setting(settings, write):
     assert isinstance(get_configs().get("x"), OwnConfig)
 
 
-@pytest.mark.parametrize(
-    ("cls", "error"), [("BrokenConfig", "RuntimeError"), ("BadSchemaConfig", "UnknownType")]
-)
+@pytest.mark.parametrize(("cls", "error"), [("BrokenConfig", "RuntimeError"), ("BadSchemaConfig", "UnknownType")])
 def test_i2_a_class_that_fails_harms_only_its_file(cls, error):
     """An error in a project's class becomes a problem of the file, without the error's text."""
     found = problems(f"llm_config_class: {__name__}.{cls}\nmodel_name: m\n")

@@ -11,7 +11,8 @@ from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError
 
-from llm_wrapper.configs import clear, cool, cooldown, cooling
+from llm_wrapper.configs import clear, cool, cooldown, cooling, release, warm_up
+from llm_wrapper.configs.cooldown import Standing, standing, take_probe
 
 
 @pytest.fixture
@@ -30,10 +31,10 @@ def clock(monkeypatch):
 
 
 def test_a_config_rests_for_the_time_it_named(clock):
-    """Retry-After is honoured, and the config is free when it is over."""
-    assert cool("a", retry_after=12.5, reason="rate_limited") == 12.5
-    assert cooling(["a", "b"]) == {"a": cooldown.Cooling(12.5, "rate_limited")}
-    clock.now += 12
+    """Retry-After is honoured, in whole seconds as caches know no others, and the config is free after it."""
+    assert cool("a", retry_after=12.5, reason="rate_limited") == 13
+    assert cooling(["a", "b"]) == {"a": cooldown.Cooling(13, "rate_limited")}
+    clock.now += 12.5
     assert cooling(["a"])["a"].seconds_left == pytest.approx(0.5)
     clock.now += 1
     assert cooling(["a"]) == {}
@@ -75,18 +76,15 @@ def test_failures_that_are_not_in_a_row_start_anew(clock):
     assert cool("a", reason="x") == 30
 
 
-def test_a_success_starts_the_rests_anew(clock):
-    """After a success the next failure gives the shortest rest."""
+def test_a_rest_that_began_during_a_probe_is_kept(clock):
+    """A probe that ends well does not free a config that another call found limited meanwhile."""
     cool("a", reason="x")
     clock.now += 31
-    clear("a")
-    assert cool("a", reason="x") == 30
-
-
-def test_a_success_does_not_end_a_rest(clock):
-    """A call that began before the limit says nothing of the limit."""
+    assert take_probe("a", seconds=60) == "taken"
     cool("a", retry_after=60, reason="rate_limited")
     clear("a")
+    assert cooling(["a"]) == {"a": cooldown.Cooling(60, "rate_limited")}
+    release("a")
     assert "a" in cooling(["a"])
 
 
@@ -115,25 +113,109 @@ def test_the_settings_bound_the_rests(settings):
     assert cool("b", retry_after=100, reason="x") == 7
 
 
-def test_a_success_costs_no_cache_call_where_nothing_failed(monkeypatch):
-    """The common case, a success after a success, does not touch the cache."""
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("the cache was used")
-
-    for method in ("get", "set", "add", "delete", "get_many"):
-        monkeypatch.setattr(LocMemCache, method, refuse)
-    clear("a")
+# -- probes ----------------------------------------------------------------------------------------------
 
 
-def test_a_success_after_another_workers_failure_clears_its_count(clock):
-    """A worker that skipped a resting config knows that there is a count to clear."""
-    cool("a", reason="x")
-    cooldown._may_have_failed.clear()  # as in another process
-    cooling(["a"])
+@pytest.fixture
+def rested(clock):
+    """A config whose rest is over and which nobody has called since."""
+    cool("a", reason="rate_limited")
     clock.now += 31
+    return clock
+
+
+def test_c2_one_worker_at_a_time_probes_a_config_after_its_rest(rested):
+    """When a rest is over one call may go out, and the others go on passing the config over."""
+    assert standing(["a", "b"]) == Standing(unproven={"a": "rate_limited"})
+    assert take_probe("a", seconds=60, reason="rate_limited") == "taken"
+    assert take_probe("a", seconds=60) == "busy"
+    assert standing(["a", "b"]) == Standing(cooling={"a": cooldown.Cooling(1, "rate_limited", probed=True)})
+
+
+def test_a_probe_that_ends_well_opens_the_config(rested):
+    """After a good probe every call may go out, and the next failure gives the shortest rest."""
+    take_probe("a", seconds=60)
     clear("a")
+    assert standing(["a"]) == Standing()
     assert cool("a", reason="x") == 30
+
+
+def test_c2_a_probe_that_ends_badly_is_a_longer_rest(rested):
+    """After a bad probe the config rests again, twice as long, and is then probed again."""
+    take_probe("a", seconds=60)
+    assert cool("a", reason="rate_limited") == 60
+    assert cooling(["a"]) == {"a": cooldown.Cooling(60, "rate_limited")}
+    rested.now += 61
+    assert standing(["a"]).unproven == {"a": "rate_limited"}
+
+
+def test_a_probe_without_an_outcome_is_given_to_the_next(rested):
+    """A probe that was cancelled tells nothing of the config: it neither opens it nor lets it rest."""
+    take_probe("a", seconds=60)
+    release("a")
+    assert standing(["a"]).unproven == {"a": "rate_limited"}
+    assert take_probe("a", seconds=60) == "taken"
+
+
+def test_a_probe_of_a_dead_worker_runs_out(rested):
+    """A worker that dies in its probe holds the config back for no longer than its call could have taken."""
+    take_probe("a", seconds=64.2)
+    rested.now += 64.5
+    assert take_probe("a", seconds=60) == "busy"
+    rested.now += 1
+    assert take_probe("a", seconds=60) == "taken"
+
+
+def test_a_probe_is_not_needed_where_another_ended_well_just_now(rested):
+    """A worker that looked before the other's probe had ended does not keep the open config from all others."""
+    seen = standing(["a"])
+    take_probe("a", seconds=60)
+    clear("a")
+    assert seen.unproven
+    assert take_probe("a", seconds=60) == "open"
+    assert standing(["a"]) == Standing()
+
+
+def test_a_failure_of_an_old_call_during_a_probe_is_a_rest(rested):
+    """A call that began before the rest and fails during the probe ends the probe's hold with a rest."""
+    take_probe("a", seconds=600)
+    assert cool("a", retry_after=7, reason="rate_limited") == 7
+    rested.now += 8
+    assert standing(["a"]).unproven
+
+
+def test_a_config_may_be_warmed_up_by_hand(rested):
+    """After `warm_up` nothing is left of rests, probes and failures."""
+    take_probe("a", seconds=60)
+    warm_up("a")
+    assert standing(["a"]) == Standing()
+    assert cool("a", reason="x") == 30
+
+
+def test_c2_many_threads_get_one_probe(rested):
+    """However many workers ask at once, one of them gets the probe."""
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: take_probe("a", seconds=60), range(64)))
+    assert sorted(set(answers)) == ["busy", "taken"]
+    assert answers.count("taken") == 1
+
+
+def test_c1_rests_that_are_set_at_once_leave_the_longest():
+    """Of workers that are told different waits in the same instant, none makes another's rest shorter."""
+    for _ in range(20):
+        warm_up("a")
+        waits = [5, 60, 7, 30, 9, 50, 11, 20]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda wait: cool("a", retry_after=wait, reason="x"), waits))
+        assert cooling(["a"])["a"].seconds_left > 55
+
+
+def test_a_lock_of_a_dead_worker_holds_up_nobody_for_long():
+    """A worker that died while it changed a rest does not keep others from letting the config rest."""
+    caches["default"].set(cooldown._key("lock", "a"), 1, 60)
+    assert cool("a", retry_after=60, reason="x") == 60
+    assert "a" in cooling(["a"])
+    assert caches["default"].get(cooldown._key("lock", "a")) == 1
 
 
 @pytest.mark.parametrize("name", ["with space", "ünï", "x" * 100, "a:b", "a\nb"])
@@ -150,6 +232,10 @@ def test_a_value_of_another_version_still_counts():
         assert cooling(["a"])["a"].seconds_left == 0
         assert cool("a", retry_after=10, reason="x") == 10
         assert cooling(["a"])["a"].reason == "x"
+        caches["default"].set(cooldown._key("failures", "a"), value, 60)
+        caches["default"].delete(cooldown._key("cool", "a"))
+        assert "a" in standing(["a"]).unproven
+        assert cool("a", reason="x") == 30
 
 
 def test_clocks_that_differ_stay_in_bounds(clock):
@@ -168,7 +254,7 @@ def test_threads_agree(clock):
     """Threads that fail at once leave one rest and one count."""
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: cool("a", reason="x"), range(40))) == {30.0}
-    assert caches["default"].get(cooldown._key("failures", "a")) == 1
+    assert caches["default"].get(cooldown._key("failures", "a")) == {"count": 1, "reason": "x"}
 
 
 # -- a cache that does not answer ------------------------------------------------------------------------
@@ -194,7 +280,9 @@ def test_a_cache_that_is_away_breaks_no_turn(monkeypatch, caplog, error):
         assert cool("a", retry_after=5, reason="x") == 5
         assert cool("a", reason="x") == 30
         assert cooling(["a"]) == {}
+        assert take_probe("a", seconds=60) == "open"
         clear("a")
+        release("a")
     assert len(caplog.records) == 1
     assert "does not answer" in caplog.text
     assert cool("a", reason="x") == 30

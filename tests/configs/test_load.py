@@ -182,15 +182,11 @@ def test_e7_an_unknown_name_says_why(write):
     write("bad.yml", "llm_config_class: Nope\n")
     with pytest.raises(LLMConfigsNotAvailable, match="'gone' is not loaded: no file of that name"):
         get_configs().get("gone")
-    with pytest.raises(
-        LLMConfigsNotAvailable, match=r"not loaded: bad\.yml: llm_config_class is not a known"
-    ):
+    with pytest.raises(LLMConfigsNotAvailable, match=r"not loaded: bad\.yml: llm_config_class is not a known"):
         get_configs()["bad"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "/etc/passwd", "x.yml", "", "x\0", "a" * 10_000, "..", "x/../x"]
-)
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "x.yml", "", "x\0", "a" * 10_000, "..", "x/../x"])
 def test_i4_a_name_is_never_a_path(write, name):
     """Names are looked up among what was loaded; they open no file."""
     write("x.yml")

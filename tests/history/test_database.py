@@ -67,7 +67,7 @@ def test_b4_it_is_tried_three_times_and_not_inside_another_transaction(db):
 
 
 def test_b4_deadlocked_turns_both_end(make_prompt):
-    """B4: two transactions that lock in opposite order: PostgreSQL ends one, which is tried again, and both are done."""
+    """B4: of two transactions that lock in opposite order PostgreSQL ends one, which is tried again; both are done."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has one writer at a time: no deadlock can arise")
     first, second = history.create_chat(), history.create_chat()
@@ -100,8 +100,8 @@ def test_b4_deadlocked_turns_both_end(make_prompt):
 
 
 def test_b3_a_locked_sqlite_is_waited_for_and_then_told_clearly(make_prompt):
-    """B3: a lock held by another program is waited for; one held too long gives DatabaseUnavailable, nothing half-written,
-    and the chat goes on afterwards."""
+    """B3: a lock held by another program is waited for; one held too long gives DatabaseUnavailable, nothing
+    half-written, and the chat goes on afterwards."""
     if connection.vendor != "sqlite":
         pytest.skip("a lock on the whole database is SQLite's")
     make_prompt()

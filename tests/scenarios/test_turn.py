@@ -441,7 +441,7 @@ def test_a_system_prompt_that_renders_to_nothing_is_not_sent(make_prompt):
 
 
 def test_a_caller_may_leave_at_any_event(make_prompt, make_tool):
-    """Wherever the caller stops listening, the turn is ended at once, what is final stays final, and the chat goes on."""
+    """Wherever the caller stops listening, the turn ends at once, what is final stays final, and the chat goes on."""
     make_prompt(tools=[make_tool("tests.host_tools.order_state")])
     script = (tool_call("order_state", order=1), "one two")
     wrapper = LLMCommunicationWrapper(prompt_name="support")

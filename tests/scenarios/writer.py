@@ -1,7 +1,7 @@
 """A process that sends messages until it is killed, for the tests of what a crash leaves in the database.
 
-`writer.py write` prints the text of each message once it is committed. `writer.py kill N` forks such a process N times,
-kills it, and prints all that was acknowledged. `writer.py look` ends what crashed and prints what the database holds.
+`write NAME` prints the text of each message once it is committed. `kill N`, on a new database, forks such a process N
+times, kills it, and prints all that was acknowledged. `look` ends what crashed and prints what the database holds.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ if __name__ == "__main__":
     if task == "setup":
         setup()
     elif task == "write":
-        write("only")
+        write(arguments[0])
     elif task == "kill":
+        setup()
         kill(int(arguments[0]))
     else:
         look()
