@@ -54,5 +54,9 @@ browser: $(STAMP)
 chaos: $(STAMP)
 	$(RUN) -m pytest -m chaos -s
 
+bench: $(STAMP)
+	$(BIN)/python -m pip install --progress-bar off --quiet --group bench
+	$(RUN) -m benchmarks $(BENCH)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo.sqlite3* .cache

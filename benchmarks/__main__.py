@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import configs, page, sections
 from .contenders import MODULES
-from .processes import ROOT, Server, Worker, own_database, workers
+from .processes import ROOT, Failed, Server, Worker, own_database, workers
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -72,7 +72,10 @@ def run(plan: sections.Plan, *, quick: bool) -> page.Run:
             say("throughput")
             bursts = sections.throughput(plan, found)
         say("storms")
-        storms = sections.storms(plan, server, folder)
+        try:
+            storms = sections.storms(plan, server, folder)
+        except Failed as error:
+            storms, absent["storms"] = [], str(error)
         say("done")
     seconds = time.monotonic() - started
     facts |= {

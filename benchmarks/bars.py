@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .measure import MS, Series, median, percentile
-from .sections import CONFIGS, OURS, Storm
+from .sections import CONFIGS, HEALTHY, ONE_CONFIG, OURS, TWO_CONFIGS, Storm
 from .workload import STREAM_CHUNKS
 
 
@@ -71,18 +71,18 @@ def of_growth(growth: Mapping[int, Sequence[Series]]) -> Iterator[Bar]:
 
 
 def of_storms(storms: Sequence[Storm]) -> Iterator[Bar]:
-    healthy = next((storm for storm in storms if storm.title == "one healthy config"), None)
+    healthy = next((storm for storm in storms if storm.title == HEALTHY), None)
     usual = percentile(healthy.wall, 0.99) if healthy else None
     for storm in storms:
         subject = f"{storm.processes} process" + ("es" if storm.processes > 1 else "")
         slow = percentile(storm.wall, 0.99)
-        if storm.title == "two configs, one limited":
+        if storm.title == TWO_CONFIGS:
             limit = 16 if storm.processes == 1 else 20
             yield Bar("storm: calls to the limited config", subject, limit, storm.calls, "{:.0f}")
             errors = sum(outcome != "answered" for outcome in storm.outcomes)
             yield Bar("storm: errors that users see", subject, 0, errors, "{:.0f}")
             added = None if slow is None or usual is None else (slow - usual) * MS
             yield Bar("storm: added p99, ms", subject, 1_000, added, "{:.0f}")
-        elif storm.title == "one config, limited":
+        elif storm.title == ONE_CONFIG:
             yield Bar("single limited config: caller told within (p99), ms", subject, 250, slow and slow * MS, "{:.0f}")
             yield Bar("single limited config: calls to it", subject, 16, storm.calls, "{:.0f}")

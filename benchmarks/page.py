@@ -81,38 +81,44 @@ def write(run: Run) -> str:
 ONE_TURN = f"""\
 A mock server on 127.0.0.1, a process of its own, gives every contender the same answers in OpenAI's format. All send
 the same system prompt ({len(workload.system_text()):,} characters) and message. Each contender is a process of its own
-that has imported its library, keeps its HTTP client, and has warmed up; they are measured in turn (A, B, C, A, B, C). Every
-answer is compared with what the server sent.
+that has imported its library, keeps its HTTP client, and has warmed up; they are measured in turn (A, B, C, A, B, C).
+Every answer is compared with what the server sent.
 
 - **wall**: time of one call, its median and p95.
-- **CPU**: `time.process_time()` over a batch of calls until the threads that the library left running are idle, divided by
-  the calls; the median of the batches. It holds all threads of the client's process, and neither the server nor PostgreSQL.
+- **CPU**: `time.process_time()` over a batch of calls until the threads that the library left running are idle, divided
+  by the calls; the median of the batches. It holds all threads of the client's process, and neither the server nor
+  PostgreSQL.
 - **SQL**: statements of one turn as Django sends them, without BEGIN and COMMIT; transactions that it commits.
-- **llm_wrapper** is `LLMCommunicationWrapper.send_user_message_and_get_response` (`stream_user_message`) on a new chat: the
-  template is rendered, the message, the call, the answer, its tokens and its cost are committed. `+ wrapper` also makes the
-  wrapper, on the stored chat, within the measured time, as a web request does. SQLite is a file in WAL mode with
-  `synchronous=FULL`, as in `example/settings.py`.
+- **llm_wrapper** is `LLMCommunicationWrapper.send_user_message_and_get_response` (`stream_user_message`) on a new chat:
+  the template is rendered, the message, the call, the answer, its tokens and its cost are committed. `+ wrapper` also
+  makes the wrapper, on the stored chat, within the measured time, as a web request does. SQLite is a file in WAL mode
+  with `synchronous=FULL`, as in `example/settings.py`.
 - **tuned litellm** is litellm's `hosted_vllm/` provider with `disable_streaming_logging`: the cheapest way through it.
   `OpenAICompatibleConfig` takes the same provider, `OpenAIConfig` takes litellm's `openai/`.
-- bare httpx, the OpenAI SDK, litellm, LangChain and pydantic-ai store nothing."""
+- bare httpx, the OpenAI SDK, litellm, LangChain and pydantic-ai store nothing; django-ai-assistant stores messages."""
 
 GROWTH = """\
-A plain turn behind so many messages of 500 characters, once with all of them sent and once with `history_window={window}`.
-CPU as above, one call at a time. **written** is what the turn wrote: on SQLite all that the process handed to `write()`
-(`wchar` of `/proc/self/io`: the write-ahead log, and the database at a checkpoint), on PostgreSQL how far the server's
-write-ahead log moved (`pg_current_wal_insert_lsn()`; of the whole server, other databases on it included). **peak memory**
-is how far the resident memory of the process rose during the turn (`VmHWM`, reset before). Medians."""
+A plain turn behind so many messages of 500 characters, once with all of them sent and once with
+`history_window={window}`. CPU as above, one call at a time. Medians.
+
+- **written** is what the turn wrote: on SQLite all that the process handed to `write()` (`wchar` of `/proc/self/io`:
+  the write-ahead log, and the database at a checkpoint), on PostgreSQL how far the server's write-ahead log moved
+  (`pg_current_wal_insert_lsn()`; of the whole server, other databases on it included).
+- **peak memory** is how far the resident memory of the process rose during the turn (`VmHWM`, reset before): what it
+  needed beyond what it held already from the turns before."""
 
 THROUGHPUT = """\
-The turns of a wave start together: one thread each on the sync door, or all on one event loop through the async door. The
-server answers at once, so this is what the CPU allows and not what a model would. One wave warms up, {waves} are
-measured; the rate is the median of the waves, wall times are of single turns."""
+The turns of a wave start together: one thread each on the sync door, or all on one event loop through the async door.
+The server answers at once, so this is what the CPU allows and not what a model would. Each turn has a chat of its own,
+which goes on from wave to wave. One wave warms up; the rate is the median of the measured waves ({waves}), wall times
+are of single turns."""
 
 STORMS = """\
-{rate:.0f} new conversations a second on a prompt with two configs, at fixed times whether or not earlier ones have been
-answered; `retry_on_openai_time_limit=True`. The limited config answers every call with 429 and `Retry-After:
-{retry_after}` after {delay:.0f} ms. The processes share the SQLite file and a file-based cache. Calls are counted by the
-server. Times count from the moment at which the send was due, and include making the wrapper and the chat."""
+{rate:.0f} new conversations a second, at fixed times whether or not earlier ones have been answered;
+`retry_on_openai_time_limit=True`. The limited config answers every call with 429 and `Retry-After: {retry_after}` after
+{delay:.0f} ms. The processes share the SQLite file and a file-based cache. Calls are counted by the server. Times count
+from the moment at which the send was due, and include making the wrapper and the chat. `told when to come back` is
+`AllConfigsUnavailable` with its `retry_after`."""
 
 
 def _quick_note(run: Run) -> str:

@@ -103,10 +103,14 @@ class Worker:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def stop(self) -> None:
+    def let_go(self) -> None:
+        """Nothing more will be asked: the worker ends when it has cleaned up."""
         with suppress(BrokenPipeError):
             if self.process.stdin is not None:
                 self.process.stdin.close()
+
+    def stop(self) -> None:
+        self.let_go()
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -126,6 +130,8 @@ def workers(names: dict[str, tuple[str, dict[str, str]]], base_url: str, folder:
         for worker in found.values():
             worker.started()
         yield found
+        for worker in found.values():
+            worker.let_go()
 
 
 @contextmanager

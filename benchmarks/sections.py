@@ -16,6 +16,7 @@ OURS = ("llm_wrapper-sqlite", "llm_wrapper-postgresql")
 CONFIGS = ("OpenAIConfig", "OpenAICompatibleConfig")
 WINDOW = 20
 RATE = 20.0
+HEALTHY, TWO_CONFIGS, ONE_CONFIG = "one healthy config", "two configs, one limited", "one config, limited"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Plan:
     waves: int
     storm_seconds: float
     baseline_seconds: float
+    storm_processes: tuple[int, ...]
 
 
 FULL = Plan(
@@ -43,6 +45,7 @@ FULL = Plan(
     waves=3,
     storm_seconds=30,
     baseline_seconds=8,
+    storm_processes=(1, 4),
 )
 QUICK = Plan(
     rounds={"plain": 5, "tool": 3, "stream": 3},
@@ -50,10 +53,11 @@ QUICK = Plan(
     share={"plain": 5, "tool": 5, "stream": 10, "growth": 10},
     sizes=(10, 1_000),
     growth_rounds=3,
-    at_once=50,
+    at_once=20,
     waves=1,
     storm_seconds=4,
     baseline_seconds=2,
+    storm_processes=(1,),
 )
 
 
@@ -139,15 +143,14 @@ class Storm:
 def storms(plan: Plan, server: Server, folder: Path) -> list[Storm]:
     """Sends to a healthy config, to a limited and a healthy one, and to a limited one alone."""
     environment = {"BENCH_FOLDER": str(folder), "BENCH_SQLITE": "storm.sqlite3"}
-    names = {f"storm {number}": ("llm_wrapper-sqlite", environment) for number in range(4)}
+    names = {f"storm {number}": ("llm_wrapper-sqlite", environment) for number in range(max(plan.storm_processes))}
     both, long, short = ["limited", "steady"], plan.storm_seconds, plan.baseline_seconds
     with workers(names, server.base_url, folder) as found:
         pool = list(found.values())
         return [
-            _storm(server, pool[:1], "one healthy config", ["steady"], short),
-            _storm(server, pool[:1], "two configs, one limited", both, long),
-            _storm(server, pool, "two configs, one limited", both, long),
-            _storm(server, pool[:1], "one config, limited", ["limited"], long),
+            _storm(server, pool[:1], HEALTHY, ["steady"], short),
+            *(_storm(server, pool[:count], TWO_CONFIGS, both, long) for count in plan.storm_processes),
+            _storm(server, pool[:1], ONE_CONFIG, ["limited"], long),
         ]
 
 

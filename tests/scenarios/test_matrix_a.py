@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from llm_wrapper.models import ChatHistory, LLMCall, Message, PromptVersion, Too
 from llm_wrapper.recovery import resume
 from llm_wrapper.repositories import LLMCommunicationWrapper, load_prompt
 from llm_wrapper.testing import scripted_model, text, tool_call
+from llm_wrapper.turn import TurnJob, resume_turn
+from tests import host_tools
+from tests.scenarios.test_recovery import crashed_at, run_until
 
 ROOT = Path(__file__).parent.parent.parent
 WRITER = [sys.executable, "-m", "tests.scenarios.writer"]
@@ -49,6 +52,33 @@ def assert_nothing_lost(environment, acknowledged):
     assert set(acknowledged) <= set(held["texts"])
     assert len(set(held["texts"])) == len(held["texts"])
     assert (held["running"], held["differences"]) == (0, [])
+
+
+# -- A5 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("stop", range(1, 14))
+def test_a5_workers_that_die_in_recovery_do_no_harm(make_prompt, make_tool, stop):
+    """A5: two workers in a row die at any effect of ending a crashed turn: the third ends it, with one answer, one result
+    for its tool call, and no second run of the tool."""
+    host_tools.SEEN.clear()
+    turn = crashed_at(make_tool, make_prompt, make_tool("tests.host_tools.order_state"), "before the tool ran")
+    version = PromptVersion.objects.get()
+    job = TurnJob(chat_id=turn.chat_id, message="hello", spec=version.spec(), version=version, config_names=["demo"])
+    with scripted_model(*["Resumed."] * 3):
+        for _ in range(2):
+            with suppress(StopIteration):
+                run_until(resume_turn(job, history, turn.pk), stop)
+            Turn.objects.filter(status="running").update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+        resume(turn)
+    turn.refresh_from_db()
+    assert turn.status == "done"
+    assert list(Message.objects.filter(type="assistant").values_list("text", flat=True)) == ["", "Resumed."]
+    assert [step.text.count("Unknown") for step in Message.objects.filter(type="tool")] == [1]
+    assert host_tools.SEEN == []
+    assert not LLMCall.objects.filter(status="running").exists()
+    assert list(audit.differences(turn.chat)) == []
 
 
 # -- A7 ------------------------------------------------------------------------------------------------------

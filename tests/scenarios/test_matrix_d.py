@@ -11,8 +11,9 @@ from llm_wrapper.events import TextDelta
 from llm_wrapper.history import audit
 from llm_wrapper.models import ChatHistory, LLMCall, Message, PromptVersion, ToolCall, Turn
 from llm_wrapper.repositories import LLMCommunicationWrapper
-from llm_wrapper.testing import scripted_model, tool_call
+from llm_wrapper.testing import scripted_model, tool_call, tool_calls
 from llm_wrapper.tools import llm_tool
+from tests.scenarios.test_recovery import assert_tool_calls_are_paired
 
 TABLES = (ChatHistory, LLMCall, Message, PromptVersion, ToolCall, Turn)
 WORDS = "one two three four five six"
@@ -54,7 +55,7 @@ def test_d1_a_stream_may_be_left_at_any_event(make_prompt, door, stop):
     """D1: wherever a caller stops listening, all text that it got is kept, nothing stays open, and the chat goes on."""
     make_prompt()
     wrapper = LLMCommunicationWrapper(prompt_name="support")
-    with scripted_model(WORDS, "Fine."):
+    with scripted_model(WORDS):
         if door == "async":
             sent = asyncio.run(listen(wrapper, stop))
         else:
@@ -62,10 +63,31 @@ def test_d1_a_stream_may_be_left_at_any_event(make_prompt, door, stop):
             events = [next(stream) for _ in range(stop)]
             stream.close()
             sent = "".join(event.text for event in events if isinstance(event, TextDelta))
-        assert_ended(sent)
-        if stop > 2:
-            assert sent == " ".join(WORDS.split()[: stop - 2]) + " " * (stop < 8)
+    assert_ended(sent)
+    if stop > 2:
+        assert sent == " ".join(WORDS.split()[: stop - 2]) + " " * (stop < 8)
+    with scripted_model("Fine."):
         assert wrapper.send_user_message_and_get_response("go on") == "Fine."
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_d1_a_stream_may_be_left_between_tools(make_prompt, make_tool, stop):
+    """D1: a caller that leaves before, at or after a tool leaves a chat in which every tool call has its result."""
+    make_prompt(tools=[make_tool("tests.host_tools.order_state")])
+    wrapper = LLMCommunicationWrapper(prompt_name="support")
+    asked = tool_calls(("order_state", {"order": 1}), ("order_state", {"order": 2}))
+    with scripted_model(asked, WORDS) as model:
+        stream = wrapper.stream_user_message("hi", {"user_id": 7})
+        for _ in range(stop):
+            next(stream)
+        stream.close()
+    assert_ended("")
+    made = len(model.requests)
+    with scripted_model("Fine.") as model:
+        assert wrapper.send_user_message_and_get_response("go on", {"user_id": 7}) == "Fine."
+    assert made == (stop > 2)  # leaving starts no further call
+    assert_tool_calls_are_paired(model.requests[0].messages)
 
 
 # -- D7 ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from llm_wrapper import transport
+from llm_wrapper.transport.library import litellm
 from llm_wrapper.types import Completion, ConfigChoice, Credentials, ModelRequest, TextChunk
 
 from .provider import Provider
@@ -10,6 +11,12 @@ from .provider import Provider
 KEY = "sk-canary-0123456789abcdef"
 DOORS = ("complete", "stream", "acomplete", "astream")
 STREAMED = ("stream", "astream")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loaded():
+    """litellm is there before a test looks at the clock."""
+    litellm()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A conversation with a real llama.cpp server: what a language model is given, counts and says, end to end."""
 
+from importlib.util import find_spec
 from typing import Literal
 
 import pytest
@@ -29,7 +30,8 @@ class Verdict(BaseModel):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    pytest.importorskip("xllamacpp", reason="needs the dependency group 'wire'")
+    if not (find_spec("xllamacpp") and find_spec("gguf")):
+        pytest.fail("The wire tests need xllamacpp and gguf. Run `make wire-setup`.")
     folder = tmp_path_factory.mktemp("llamacpp")
     llamacpp.write_model(folder / "tiny.gguf")
     with llamacpp.serving(folder / "tiny.gguf", folder / "server.log") as base:
@@ -160,9 +162,10 @@ def test_a_response_format_reaches_the_server(prompt, write_local):
 
 
 def test_a_message_past_the_context_is_refused_and_kept(prompt):
-    """What llama.cpp cannot hold ends as ContextWindowExceeded, the message is kept, and the chat goes on."""
+    """What llama.cpp cannot hold ends as ContextWindowExceeded, and the message is kept; the chat goes on."""
     wrapper = start()
     with pytest.raises(errors.ContextWindowExceeded):
         wrapper.send_user_message_and_get_response("x" * llamacpp.CONTEXT)
     assert Message.objects.get(type="user").text == "x" * llamacpp.CONTEXT
     assert LLMCall.objects.get().status == "failed"
+    assert len(wrapper.send_user_message_and_get_response("Shorter, then.")) == SAID

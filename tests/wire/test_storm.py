@@ -6,14 +6,19 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from io import StringIO
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import yaml
+from django.core.management import call_command
 from django.db import connection
 
-from llm_wrapper.models import LLMCall, LLMConfigName, PromptTemplate, Turn
+from llm_wrapper.history.audit import differences
+from llm_wrapper.models import ChatHistory, LLMCall, LLMConfigName, Message, PromptTemplate, Turn
+from llm_wrapper.repositories import LLMCommunicationWrapper
 from tests.transport.provider import Provider, fails, says
 
 pytestmark = [pytest.mark.wire, pytest.mark.django_db(transaction=True)]
@@ -85,7 +90,6 @@ def storm(folder, jobs, *, timeout=120):
             workers.append((worker, log))
         for worker, log in workers:
             assert worker.stdout.readline() == "ready\n", tail(log)
-        import time; print("READY", time.time())
         for worker, _ in workers:
             worker.stdin.write("go\n")
             worker.stdin.flush()
@@ -94,7 +98,6 @@ def storm(folder, jobs, *, timeout=120):
             assert worker.returncode == 0, tail(log)
             assert "database is locked" not in tail(log, None)
             outcomes += json.loads(told)
-            print("DONE", time.time(), [round(o["seconds"],2) for o in outcomes])
     return outcomes
 
 
@@ -105,10 +108,6 @@ def tail(log, size=3000):
 
 def texts(processes, sends):
     return [[f"{process}-{number}" for number in range(sends)] for process in range(processes)]
-
-
-def unexpected(outcomes):
-    return [outcome for outcome in outcomes if outcome["code"] == "unexpected"]
 
 
 def test_a_limited_config_is_left_alone_by_all_processes(write_prompt, providers, tmp_path):
@@ -133,3 +132,48 @@ def test_a_limited_config_is_left_alone_by_all_processes(write_prompt, providers
     for call in later:
         assert call.route["skipped"]["limited"].startswith("cooling for ")
         assert "rate_limited" in call.route["skipped"]["limited"]
+
+
+def test_where_the_only_config_is_limited_callers_are_told_when_to_return(write_prompt, providers, tmp_path):
+    """Where the only config is limited, each caller gets AllConfigsUnavailable with the time to wait, at once and
+    without a request where the limit is known; every message is kept."""
+    write_prompt(limited=1)
+    sent = texts(4, 10)
+    outcomes = storm(tmp_path, [{"texts": part} for part in sent])
+
+    assert Counter(outcome["code"] for outcome in outcomes) == {"all_configs_unavailable": 40}
+    assert all(0 < (outcome["retry_after"] or 0) <= RETRY_AFTER for outcome in outcomes)
+    requests = len(providers["limited"].requests)
+    assert 1 <= requests <= 8
+    assert list(LLMCall.objects.values_list("error_code", flat=True)) == ["rate_limited"] * requests
+    first = {part[0] for part in sent}
+    assert max(outcome["seconds"] for outcome in outcomes if outcome["text"] not in first) < 3
+
+    kept = Message.objects.filter(type="user").values_list("text", flat=True)
+    assert sorted(kept) == sorted(chain(*sent))
+    ends = set(Turn.objects.values_list("status", "error_code"))
+    assert ends == {("failed", "all_configs_unavailable")}
+
+
+def test_b1_eight_processes_on_one_chat_lose_nothing(write_prompt, tmp_path):
+    """B1: 160 sends by 8 processes on one chat are all answered, in steps without a gap; no process meets a locked
+    database, and rows, transcript and counters agree."""
+    write_prompt(well=1)
+    chat_id = LLMCommunicationWrapper(prompt_name="support").chat_history_id
+    sent = texts(8, 20)
+    job = {"chat_id": chat_id, "wait": 30, "scripted": True}
+    outcomes = storm(tmp_path, [{**job, "texts": part} for part in sent])
+
+    assert [outcome for outcome in outcomes if outcome["code"]] == []
+    steps = list(Message.objects.order_by("position").values_list("position", "type", "text"))
+    assert [position for position, _, _ in steps] == list(range(1, 321))
+    assert [type_ for _, type_, _ in steps] == ["user", "assistant"] * 160
+    order = [text for _, type_, text in steps if type_ == "user"]
+    for part in sent:
+        assert [text for text in order if text in part] == part
+    chat = ChatHistory.objects.get()
+    assert list(differences(chat)) == []
+    assert (chat.turn_count, chat.input_tokens_count) == (160, 1600)
+    told = StringIO()
+    call_command("llm_check_history", stdout=told)
+    assert told.getvalue().strip() == "1 chat(s) checked, 0 with differences."
