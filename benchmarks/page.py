@@ -110,8 +110,8 @@ A plain turn behind so many messages of 500 characters, once with all of them se
 THROUGHPUT = """\
 The turns of a wave start together: one thread each on the sync door, or all on one event loop through the async door.
 The server answers at once, so this is what the CPU allows and not what a model would. Each turn has a chat of its own,
-which goes on from wave to wave. One wave warms up; the rate is the median of the measured waves ({waves}), wall times
-are of single turns."""
+which goes on from wave to wave. One wave warms up; the rate is the median of the measured waves ({waves}, or
+1 where the machine was slow), wall times are of single turns."""
 
 STORMS = """\
 {rate:.0f} new conversations a second, at fixed times whether or not earlier ones have been answered;

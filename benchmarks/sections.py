@@ -38,7 +38,7 @@ class Plan:
 FULL = Plan(
     rounds={"plain": 30, "tool": 20, "stream": 20},
     calls={"plain": 4, "tool": 3, "stream": 1},
-    share={"plain": 35, "tool": 35, "stream": 60, "growth": 80},
+    share={"plain": 35, "tool": 35, "stream": 60, "growth": 80, "throughput": 60},
     sizes=(10, 100, 1_000, 5_000),
     growth_rounds=5,
     at_once=50,
@@ -50,7 +50,7 @@ FULL = Plan(
 QUICK = Plan(
     rounds={"plain": 5, "tool": 3, "stream": 3},
     calls={"plain": 2, "tool": 1, "stream": 1},
-    share={"plain": 5, "tool": 5, "stream": 10, "growth": 10},
+    share={"plain": 5, "tool": 5, "stream": 10, "growth": 10, "throughput": 15},
     sizes=(10, 1_000),
     growth_rounds=3,
     at_once=20,
@@ -111,6 +111,7 @@ class Burst:
 def throughput(plan: Plan, found: Mapping[str, Worker]) -> list[Burst]:
     """So many plain turns at once: one thread each, or all on one event loop."""
     result = []
+    until = time.monotonic() + plan.share["throughput"]
     for mode in ("threads", "async"):
         for name, worker in found.items():
             if name not in ("httpx", "litellm", *OURS) or not worker.usable:
@@ -120,8 +121,9 @@ def throughput(plan: Plan, found: Mapping[str, Worker]) -> list[Burst]:
                     continue
                 burst = Burst(name, variant, mode)
                 case = {"kind": "plain", "variant": variant}
+                waves = plan.waves if time.monotonic() < until else 1
                 try:
-                    burst.found = worker.ask("burst", case=case, mode=mode, at_once=plan.at_once, waves=plan.waves)
+                    burst.found = worker.ask("burst", case=case, mode=mode, at_once=plan.at_once, waves=waves)
                 except Failed as error:
                     burst.failed = str(error)
                 result.append(burst)

@@ -47,9 +47,7 @@ def test_delays_are_kept(make_prompt):
 
 def test_the_guard_refuses_real_calls():
     """With the guard on, a call that would reach a model is refused before anything is loaded or sent."""
-    choice = ConfigChoice(
-        name="real", model="openai/gpt-4o", params={}, credentials=Credentials({"api_key": "k"})
-    )
+    choice = ConfigChoice(name="real", model="openai/gpt-4o", params={}, credentials=Credentials({"api_key": "k"}))
     request = ModelRequest(config=choice, messages=[{"role": "user", "content": "hi"}])
     with block_real_calls(), pytest.raises(errors.RealCallBlocked, match="real"):
         current().complete(request)

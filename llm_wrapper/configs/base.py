@@ -117,9 +117,7 @@ class LLMConfig:
 
     def clear_secrets(self) -> list[str]:
         """Keys whose secret stands in the file itself and does not come from the environment."""
-        return sorted(
-            key for key, value in self.secrets.items() if not self._all_from_environment((key,), value)
-        )
+        return sorted(key for key, value in self.secrets.items() if not self._all_from_environment((key,), value))
 
     def _all_from_environment(self, path: KeyPath, value: Any) -> bool:
         if isinstance(value, dict):

@@ -56,12 +56,7 @@ def read(folder: str, name: str) -> tuple[bytes, os.stat_result]:
     if os.path.commonpath([home, path]) != home:
         raise Unreadable("is a link to a place outside the folder")
     # O_NONBLOCK: a pipe would wait for its writer. O_NOFOLLOW: a link put here since the check above.
-    flags = (
-        os.O_RDONLY
-        | getattr(os, "O_CLOEXEC", 0)
-        | getattr(os, "O_NONBLOCK", 0)
-        | getattr(os, "O_NOFOLLOW", 0)
-    )
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         descriptor = os.open(path, flags)
         try:

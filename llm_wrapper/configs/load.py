@@ -168,9 +168,7 @@ def _settle(
         return _File(digest=digest, config=result, problems=(), **_stamp(status))
     good = known.config if known else None
     if good:
-        result = [
-            replace(item, reason=f"{item.reason}; the last good version stays in force") for item in result
-        ]
+        result = [replace(item, reason=f"{item.reason}; the last good version stays in force") for item in result]
     if not known or known.problems != tuple(result):
         for problem in result:
             logger.warning("LLM config file not loaded: %s", problem)

@@ -95,9 +95,7 @@ class _Loader(yaml.BaseLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise BadYAML(
-                f"uses an anchor or alias (& or *){_at(event.start_mark)}; write the value out, or quote it"
-            )
+            raise BadYAML(f"uses an anchor or alias (& or *){_at(event.start_mark)}; write the value out, or quote it")
         if getattr(event, "tag", None) not in (None, "!"):
             raise BadYAML(f"uses a tag (!){_at(event.start_mark)}; write the plain value, or quote it")
         self._nodes += 1

@@ -101,9 +101,7 @@ def coerce(value: Any, schema: Mapping[str, Any]) -> Any:
         properties = schema.get("properties", {})
         others = schema.get("additionalProperties", {})
         others = others if isinstance(others, Mapping) else {}
-        return {
-            key: coerce(item, properties.get(key, others)) for key, item in value.items() if item is not None
-        }
+        return {key: coerce(item, properties.get(key, others)) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [coerce(item, schema.get("items", {})) for item in value]
     if isinstance(value, Plain):

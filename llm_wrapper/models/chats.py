@@ -54,9 +54,7 @@ class ChatHistory(models.Model):
     turn_count = models.PositiveIntegerField(default=0)
     input_tokens_count = models.PositiveBigIntegerField(default=0)
     output_tokens_count = models.PositiveBigIntegerField(default=0)
-    cost = models.DecimalField(
-        max_digits=20, decimal_places=10, default=0, help_text="Sum of the known costs."
-    )
+    cost = models.DecimalField(max_digits=20, decimal_places=10, default=0, help_text="Sum of the known costs.")
     unpriced_calls = models.PositiveIntegerField(
         default=0, help_text="Answered calls whose cost is unknown, so that `cost` is a lower bound."
     )
@@ -92,9 +90,7 @@ class Turn(models.Model):
     fence = models.PositiveIntegerField(
         default=1, help_text="Number of the worker that runs the turn; one that was replaced cannot write any more."
     )
-    lease_expires_at = models.DateTimeField(
-        null=True, help_text="A running turn past this time counts as crashed."
-    )
+    lease_expires_at = models.DateTimeField(null=True, help_text="A running turn past this time counts as crashed.")
     error_code = models.CharField(max_length=50, blank=True, default="")
     error_message = models.TextField(blank=True, default="")
     started_at = models.DateTimeField(auto_now_add=True)
@@ -146,9 +142,7 @@ class Message(models.Model):
         help_text="What a step holds besides its text: tool_calls, tool_call_id, name, context_vars, "
         "system_generated, show_in_user_history, incomplete.",
     )
-    llm_call = models.ForeignKey(
-        "LLMCall", null=True, blank=True, on_delete=models.SET_NULL, related_name="answers"
-    )
+    llm_call = models.ForeignKey("LLMCall", null=True, blank=True, on_delete=models.SET_NULL, related_name="answers")
     tokens = models.PositiveIntegerField(null=True, blank=True)
     cost = models.DecimalField(max_digits=20, decimal_places=10, null=True, blank=True)
     thumb = models.SmallIntegerField(null=True, blank=True, choices=[(1, "up"), (-1, "down")])

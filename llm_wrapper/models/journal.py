@@ -31,29 +31,21 @@ class LLMCall(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.RUNNING)
     first_position = models.PositiveIntegerField(help_text="First step that was sent.")
     last_position = models.PositiveIntegerField(help_text="Last step that was sent.")
-    system_message = models.ForeignKey(
-        Message, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
-    )
+    system_message = models.ForeignKey(Message, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     request_params = models.JSONField(default=dict, blank=True)
-    route = models.JSONField(
-        default=dict, blank=True, help_text="Why this config: candidates, skipped ones, the draw."
-    )
+    route = models.JSONField(default=dict, blank=True, help_text="Why this config: candidates, skipped ones, the draw.")
     streamed = models.BooleanField(default=False)
     input_tokens = models.PositiveIntegerField(null=True, blank=True)
     output_tokens = models.PositiveIntegerField(null=True, blank=True)
     cached_tokens = models.PositiveIntegerField(null=True, blank=True)
     reasoning_tokens = models.PositiveIntegerField(null=True, blank=True)
-    cost = models.DecimalField(
-        max_digits=20, decimal_places=10, null=True, blank=True, help_text="Empty: unknown."
-    )
+    cost = models.DecimalField(max_digits=20, decimal_places=10, null=True, blank=True, help_text="Empty: unknown.")
     price_source = models.CharField(max_length=100, blank=True, default="")
     latency = models.FloatField(null=True, blank=True, help_text="Seconds from request to end of answer.")
     time_to_first_token = models.FloatField(null=True, blank=True, help_text="Seconds; streamed calls only.")
     finish_reason = models.CharField(max_length=50, blank=True, default="")
     response_id = models.CharField(max_length=200, blank=True, default="")
-    partial_text = models.TextField(
-        blank=True, default="", help_text="What had arrived when the call broke off."
-    )
+    partial_text = models.TextField(blank=True, default="", help_text="What had arrived when the call broke off.")
     error_code = models.CharField(max_length=50, blank=True, default="")
     error_message = models.TextField(blank=True, default="")
     started_at = models.DateTimeField(auto_now_add=True)
@@ -91,9 +83,7 @@ def sent_steps(chat_id: int, *, first: int, last: int, system_id: int | None) ->
     steps = Q(position__lte=last) & others & in_context & ~Q(type__in=["system", "widget"])
     return (
         Message.objects.filter(Q(chat_id=chat_id) & (steps | Q(pk=system_id)))
-        .annotate(
-            sent_first=Case(When(type="system", then=Value(0)), default=Value(1), output_field=IntegerField())
-        )
+        .annotate(sent_first=Case(When(type="system", then=Value(0)), default=Value(1), output_field=IntegerField()))
         .order_by("sent_first", F("position"))
     )
 

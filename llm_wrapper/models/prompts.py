@@ -32,9 +32,7 @@ class LLMConfigName(models.Model):
 class Tool(models.Model):
     """A function that a model may ask for."""
 
-    name = models.CharField(
-        max_length=100, unique=True, help_text="Your name for the tool, shown in the admin."
-    )
+    name = models.CharField(max_length=100, unique=True, help_text="Your name for the tool, shown in the admin.")
     tool_code = models.TextField(
         help_text="One Python function, run in the sandbox, or the dotted path of a function that is "
         "registered with @llm_tool."
@@ -204,9 +202,7 @@ class PromptTemplate(models.Model):
 class PromptVersion(models.Model):
     """One state of a prompt template and its tools. Never changed; it outlives its template."""
 
-    prompt_template = models.ForeignKey(
-        PromptTemplate, null=True, on_delete=models.SET_NULL, related_name="versions"
-    )
+    prompt_template = models.ForeignKey(PromptTemplate, null=True, on_delete=models.SET_NULL, related_name="versions")
     name = models.CharField(max_length=100)
     number = models.PositiveIntegerField()
     digest = models.CharField(max_length=64)
@@ -215,9 +211,7 @@ class PromptVersion(models.Model):
 
     class Meta:
         ordering = ["-number"]
-        constraints = [
-            models.UniqueConstraint(fields=["prompt_template", "number"], name="llmw_prompt_version_number")
-        ]
+        constraints = [models.UniqueConstraint(fields=["prompt_template", "number"], name="llmw_prompt_version_number")]
 
     def __str__(self) -> str:
         return f"{self.name} v{self.number}"

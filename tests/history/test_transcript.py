@@ -55,9 +55,7 @@ def test_merge_lays_values_over_and_keeps_the_rest(chat):
     """Values are laid over the object; null is a value; other keys stay."""
     ChatHistory.objects.filter(pk=chat.pk).update(current_context_variables={"a": 1, "b": {"x": 1}})
     overlay = MergeObject("current_context_variables", {"b": [1, 2], "c": None, "größe": HOSTILE})
-    ChatHistory.objects.filter(pk=chat.pk).update(
-        current_context_variables=overlay, last_position=F("last_position")
-    )
+    ChatHistory.objects.filter(pk=chat.pk).update(current_context_variables=overlay, last_position=F("last_position"))
     chat.refresh_from_db()
     assert chat.current_context_variables == {"a": 1, "b": [1, 2], "c": None, "größe": HOSTILE}
 

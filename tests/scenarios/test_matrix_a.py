@@ -60,8 +60,8 @@ def assert_nothing_lost(environment, acknowledged):
 @pytest.mark.django_db
 @pytest.mark.parametrize("stop", range(1, 14))
 def test_a5_workers_that_die_in_recovery_do_no_harm(make_prompt, make_tool, stop):
-    """A5: two workers in a row die at any effect of ending a crashed turn: the third ends it, with one answer, one result
-    for its tool call, and no second run of the tool."""
+    """A5: two workers in a row die at any effect of ending a crashed turn: the third ends it, with one answer, one
+    result for its tool call, and no second run of the tool."""
     host_tools.SEEN.clear()
     turn = crashed_at(make_tool, make_prompt, make_tool("tests.host_tools.order_state"), "before the tool ran")
     version = PromptVersion.objects.get()
@@ -197,7 +197,7 @@ def test_a8_a_message_that_finds_no_room_leaves_nothing(on_sqlite, make_prompt):
 
 
 def test_a8_an_answer_that_finds_no_room_keeps_the_message(on_sqlite, make_prompt):
-    """A8: where the disk fills up during the call, the message stays, no half answer is stored, and the chat goes on."""
+    """A8: where the disk fills up during the call, the message stays, no half answer is stored, the chat goes on."""
     make_prompt()
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     with scripted_model(text("y" * 150_000), "fine") as model:
@@ -282,7 +282,7 @@ def test_a10_rows_of_an_unknown_kind_break_nothing(crashed, client, django_user_
 
 @pytest.mark.django_db
 def test_a10_a_turn_whose_version_is_gone_is_ended(crashed, capsys):
-    """A10: a crashed turn whose calls and prompt were deleted meanwhile is ended as failed, and the chat is readable."""
+    """A10: a crashed turn whose calls and prompt were deleted is ended as failed, and the chat can be read."""
     load_prompt("support")[0].delete()
     PromptVersion.objects.all().delete()
     with scripted_model() as model:

@@ -12,14 +12,13 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from llm_wrapper import errors, history
+from llm_wrapper import errors, history, transport
 from llm_wrapper.history import audit
 from llm_wrapper.models import ChatHistory, LLMCall, Message, ToolCall, Turn
 from llm_wrapper.recovery import resume
 from llm_wrapper.repositories import LLMCommunicationWrapper
 from llm_wrapper.testing import ScriptedModel, rate_limit, scripted_model, text, tool_call
 from llm_wrapper.tools import llm_tool
-from llm_wrapper import transport
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -96,7 +95,7 @@ def test_b2_two_sends_of_one_key_at_once_are_one_message(make_prompt):
 
 
 def test_b2_the_key_of_a_crashed_send_says_so(make_prompt):
-    """B2: after a crash a repeated send is not told to wait for ever: once the lease is over, it learns that it failed."""
+    """B2: after a crash a repeated send is not told to wait for ever: after the lease it learns that it failed."""
     make_prompt()
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     with scripted_model("never heard", "Fine."):
@@ -167,7 +166,9 @@ def test_b5_a_connection_that_dies_loses_no_message(make_prompt, make_tool, cut)
         pytest.skip("SQLite has no connection that could be cut")
     make_prompt(tools=[make_tool("tests.scenarios.test_matrix_b.cuts")])
     wrapper = LLMCommunicationWrapper(prompt_name="support")
-    model = Model(tool_call("cuts", order=1), "Done.", during=lambda: end_connection() if cut == "in the call" else None)
+    model = Model(
+        tool_call("cuts", order=1), "Done.", during=lambda: end_connection() if cut == "in the call" else None
+    )
     CUTTING[:] = [cut == "in the tool"]
     with transport.using(model):
         events = wrapper.stream_user_message("hello")
@@ -233,11 +234,9 @@ def test_b7_a_chat_that_is_deleted_in_a_turn_stays_deleted(make_prompt, make_too
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     first = {"in the tool": tool_call("deletes_the_chat", order=1), "in a failing call": rate_limit(1)}
     delete = (lambda: None) if when == "in the tool" else (lambda: ChatHistory.objects.all().delete())
+    send = wrapper.stream_user_message if when == "in the stream" else wrapper.send_user_message_and_get_response
     with transport.using(Model(first.get(when, "one two"), "Done.", during=delete)), pytest.raises(errors.TurnLost):
-        if when == "in the stream":
-            list(wrapper.stream_user_message("hi"))
-        else:
-            wrapper.send_user_message_and_get_response("hi")
+        list(send("hi"))
     for model in (ChatHistory, Turn, Message, LLMCall, ToolCall):
         assert not model.objects.exists(), model
     with scripted_model(), pytest.raises(ChatHistory.DoesNotExist):

@@ -77,8 +77,8 @@ def delete_configs():
 
 @pytest.mark.parametrize("delete", [delete_prompt, delete_configs])
 def test_e7_what_a_turn_uses_may_be_deleted_under_it(make_prompt, make_tool, delete):
-    """E7: a turn ends as it began where its prompt, tools or config names are deleted meanwhile; the next send says what
-    is missing, and the history is readable."""
+    """E7: a turn ends as it began where its prompt, tools or config names are deleted meanwhile; the next send says
+    what is missing, and the history can be read."""
     make_prompt(system_prompt_template="S", tools=[make_tool("tests.host_tools.order_state")])
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     with transport.using(Editing(delete, tool_call("order_state", order=1), "Done.")):

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+from contextlib import suppress
 
 import pytest
 from django.contrib import admin
@@ -68,7 +69,13 @@ def addresses():
 
 def writes(pk):
     """What somebody may post: a form, a copy, the actions of a list, a confirmed deletion."""
-    form = {"name": "taken over", "tool_code": rows.TOOL_CODE, "tool_json_spec": "{}", "context_params": "", "derive": "on"}
+    form = {
+        "name": "taken over",
+        "tool_code": rows.TOOL_CODE,
+        "tool_json_spec": "{}",
+        "context_params": "",
+        "derive": "on",
+    }
     prompt = {"system_prompt_template": "taken over", "initial_messages_templates": "[]", "model_params": "{}"}
     everything = {**form, **prompt, "default_values_for_non_llm_params": "{}", "required_kwargs": ""}
     yield everything
@@ -78,7 +85,13 @@ def writes(pk):
 
 
 def state():
-    tables = (Tool, PromptTemplate, PromptVersion, PromptTemplate.tools.through, PromptTemplate.llm_config_names.through)
+    tables = (
+        Tool,
+        PromptTemplate,
+        PromptVersion,
+        PromptTemplate.tools.through,
+        PromptTemplate.llm_config_names.through,
+    )
     return [list(table.objects.order_by("pk").values()) for table in tables]
 
 
@@ -138,10 +151,8 @@ def test_f2_no_way_into_the_table_runs_source(place, act, make_prompt, tmp_path,
     """F2: source that is created, stored in bulk, loaded from a fixture, versioned, checked or shown is never run."""
     monkeypatch.setattr(builtins, "tool_canary", RAN, raising=False)
     code = HOSTILE[place].format(act)
-    try:
+    with suppress(ValueError):  # refused is as good
         Tool.objects.create(name="saved", tool_code=code)
-    except ValueError:
-        pass  # refused, which is as good
     spec = {"name": "f", "description": "F.", "parameters": {"type": "object", "properties": {}}}
     (stored,) = Tool.objects.bulk_create([Tool(name="bulk", tool_code=code, tool_json_spec=spec)])
     fixture = tmp_path / "tools.json"
@@ -161,8 +172,8 @@ def test_f2_no_way_into_the_table_runs_source(place, act, make_prompt, tmp_path,
 
 
 def test_f9_a_model_that_obeys_injected_text_reaches_no_other_tool(make_prompt, make_tool, settings):
-    """F9: a model that does what a tool's result tells it gets only the prompt's own tools, with arguments that fit, and
-    no more of them in a turn than the setting allows."""
+    """F9: a model that does what a tool's result tells it gets only the prompt's own tools, with arguments that fit,
+    and no more of them in a turn than the setting allows."""
     settings.LLM_WRAPPER_MAX_TOOL_CALLS = 5
     mail = make_tool(f"{__name__}.read_mail")
     make_tool(f"{__name__}.delete_all")  # a row, and registered, but not one of this prompt's
@@ -212,8 +223,8 @@ def misbehaves(how: str, __token__: str) -> object:
 
 
 def test_f10_whatever_a_tool_gives_the_turn_goes_on(make_prompt, caplog):
-    """F10: a tool that raises, or gives what is huge, not text or not JSON, becomes a bounded result; no row, log line or
-    request holds the secret that it was given."""
+    """F10: a tool that raises, or gives what is huge, not text or not JSON, becomes a bounded result; no row, log line
+    or request holds the secret that it was given."""
     tool = Tool.objects.create(
         name="misbehaves",
         tool_code=f"{__name__}.misbehaves",

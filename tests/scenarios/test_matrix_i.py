@@ -106,8 +106,8 @@ def pickled(value):
 def test_i1_a_failed_turn_leaves_its_key_nowhere(
     provider, write_config, make_prompt, caplog, capfd, settings, cls, failure
 ):
-    """I1: 8 failures of 5 providers, the key in the file and in the provider's own words: it is in no row, event, log line,
-    output, error report, pickle or page of the admin."""
+    """I1: 8 failures of 5 providers, the key in the file and in the provider's own words: it is in no row, event, log
+    line, output, error report, pickle or page of the admin."""
     settings.DEBUG = True  # the report of the error page is then at its longest
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="LiteLLM")
