@@ -66,11 +66,11 @@ def run(plan: sections.Plan, *, quick: bool) -> page.Run:
                     absent[name] = f"not installed ({worker.missing})" if worker.missing else f"failed: {worker.broken}"
             facts |= _versions(found)
             say("turns")
-            turns = sections.turns(plan, found)
+            turns = sections.turns(plan, found, started)
             say("growth")
-            growth = sections.growth(plan, found)
+            growth = sections.growth(plan, found, started)
             say("throughput")
-            bursts = sections.throughput(plan, found)
+            bursts = sections.throughput(plan, found, started)
         say("storms")
         try:
             storms = sections.storms(plan, server, folder)

@@ -71,10 +71,10 @@ def all_series(workers: Mapping[str, Worker], *, anew: bool = False, **case: Any
 def in_turn(series: Sequence[Series], rounds: int, calls: int, until: float, *, footprint: bool = False) -> None:
     """A, B, C, A, B, C: each round measures every series once, so that a change of the machine's mood meets all.
 
-    No round begins after the monotonic time `until`, once there have been three.
+    No round begins after the monotonic time `until`, once there have been two.
     """
     for number in range(rounds):
-        if number >= 3 and time.monotonic() > until:
+        if number >= 2 and time.monotonic() > until:
             return
         for one in series:
             one.take(calls, footprint=footprint)

@@ -21,11 +21,12 @@ HEALTHY, TWO_CONFIGS, ONE_CONFIG = "one healthy config", "two configs, one limit
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured. `share` is how many seconds the rounds of each part may take before they end early."""
+    """How much is measured. `until` is at how many seconds of the run each part ends, with fewer rounds on a slow
+    machine, so that the run is bounded."""
 
     rounds: Mapping[str, int]
     calls: Mapping[str, int]
-    share: Mapping[str, float]
+    until: Mapping[str, float]
     sizes: tuple[int, ...]
     growth_rounds: int
     at_once: int
@@ -38,11 +39,11 @@ class Plan:
 FULL = Plan(
     rounds={"plain": 30, "tool": 20, "stream": 20},
     calls={"plain": 4, "tool": 3, "stream": 1},
-    share={"plain": 35, "tool": 35, "stream": 60, "growth": 80, "throughput": 60},
+    until={"plain": 65, "tool": 105, "stream": 165, "growth": 240, "throughput": 290},
     sizes=(10, 100, 1_000, 5_000),
     growth_rounds=5,
     at_once=50,
-    waves=3,
+    waves=2,
     storm_seconds=30,
     baseline_seconds=8,
     storm_processes=(1, 4),
@@ -50,10 +51,10 @@ FULL = Plan(
 QUICK = Plan(
     rounds={"plain": 5, "tool": 3, "stream": 3},
     calls={"plain": 2, "tool": 1, "stream": 1},
-    share={"plain": 5, "tool": 5, "stream": 10, "growth": 10, "throughput": 15},
+    until={"plain": 22, "tool": 29, "stream": 39, "growth": 50, "throughput": 60},
     sizes=(10, 1_000),
     growth_rounds=3,
-    at_once=20,
+    at_once=10,
     waves=1,
     storm_seconds=4,
     baseline_seconds=2,
@@ -61,23 +62,25 @@ QUICK = Plan(
 )
 
 
-def turns(plan: Plan, found: Mapping[str, Worker]) -> dict[str, list[Series]]:
+def turns(plan: Plan, found: Mapping[str, Worker], began: float) -> dict[str, list[Series]]:
     """One turn of each kind, by every contender."""
     result = {}
     for kind in KINDS:
         series = all_series(found, anew=kind != "stream", kind=kind)
         for one in series:
             one.warm_up()
-        in_turn(series, plan.rounds[kind], plan.calls[kind], time.monotonic() + plan.share[kind])
+        in_turn(series, plan.rounds[kind], plan.calls[kind], began + plan.until[kind])
         result[kind] = series
     return result
 
 
-def growth(plan: Plan, found: Mapping[str, Worker]) -> dict[int, list[Series]]:
+def growth(plan: Plan, found: Mapping[str, Worker], began: float) -> dict[int, list[Series]]:
     """A plain turn with so many messages before it, all of them sent or the newest of them."""
     result: dict[int, list[Series]] = {}
-    for size in plan.sizes:
-        until = time.monotonic() + plan.share["growth"] / len(plan.sizes)
+    for number, size in enumerate(plan.sizes):
+        # Each size may have an equal part of what is left.
+        left = began + plan.until["growth"] - time.monotonic()
+        until = time.monotonic() + left / (len(plan.sizes) - number)
         case = {"kind": "plain", "history": size}
         chosen = {name: found[name] for name in ("httpx", "openai", "litellm", *OURS) if name in found}
         series = all_series(chosen, **case)
@@ -108,10 +111,10 @@ class Burst:
     failed: str = ""
 
 
-def throughput(plan: Plan, found: Mapping[str, Worker]) -> list[Burst]:
+def throughput(plan: Plan, found: Mapping[str, Worker], began: float) -> list[Burst]:
     """So many plain turns at once: one thread each, or all on one event loop."""
     result = []
-    until = time.monotonic() + plan.share["throughput"]
+    until = began + plan.until["throughput"]
     for mode in ("threads", "async"):
         for name, worker in found.items():
             if name not in ("httpx", "litellm", *OURS) or not worker.usable:

@@ -74,7 +74,7 @@ def choose(
         del usable[name]
         skipped[name] = _why_cooling(found.cooling[name])
     else:
-        raise _all_unavailable(found.cooling, skipped)
+        raise _all_unavailable(found, skipped)
     if sticky is not None and sticky not in names:
         skipped[sticky] = "no longer a config of the prompt"
     route: dict[str, Any] = {
@@ -142,8 +142,10 @@ def _draw(usable: Mapping[str, LLMConfig], sticky: str | None, rng: Chooser) -> 
     return rng.choices(list(weighted), list(weighted.values()))[0], "weighted random"
 
 
-def _all_unavailable(resting: Mapping[str, Cooling], skipped: Mapping[str, str]) -> AllConfigsUnavailable:
-    left = {name: rest.seconds_left for name, rest in resting.items()}
+def _all_unavailable(found: Standing, skipped: Mapping[str, str]) -> AllConfigsUnavailable:
+    # One that failed in this turn may have rested already: its next call is a probe, which may be made at once.
+    left = dict.fromkeys(found.unproven, PROBE_ENDS_SOON)
+    left |= {name: rest.seconds_left for name, rest in found.cooling.items()}
     soonest = min(left.values()) if left else None
     advice = "Add a config" if soonest is None else f"Try again in {math.ceil(soonest)} s, or add a config"
     return AllConfigsUnavailable(

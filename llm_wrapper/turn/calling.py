@@ -164,7 +164,9 @@ def _try(
             yield do(_probe_ended_well, progress)
         return call, outcome.completion, outcome
     error = outcome.error or InternalError("The call ended with neither an answer nor an error.")
-    if isinstance(error, ProviderTimeout) and request.timeout < allowed:
+    # A provider may also say at once that something behind it took too long.
+    waited = outcome.latency > 0.9 * request.timeout
+    if isinstance(error, ProviderTimeout) and waited and request.timeout < allowed:
         # The turn's time ran out, not the call's: the config is not to blame.
         error = progress.time_is_up()
     if _may_fail_over(error):

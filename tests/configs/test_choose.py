@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from llm_wrapper.configs import choose, clear, cool
+from llm_wrapper.configs import choose, clear, cool, release
 from llm_wrapper.configs.cooldown import take_probe
 from llm_wrapper.errors import AllConfigsUnavailable, LLMConfigsNotAvailable, ToolsNotEnabled
 
@@ -179,15 +179,21 @@ def test_c2_a_caller_that_was_too_slow_draws_again(rested, monkeypatch):
 def test_c3_a_single_config_that_is_being_probed_says_when_to_come_back(rested, monkeypatch):
     """Where the only config is being probed the others are told at once, with a time, also in the same instant."""
     assert choose(["a"], probe=True)[1]["probe"]
-    for _ in range(2):
-        with pytest.raises(AllConfigsUnavailable, match="a: being probed after rate_limited") as caught:
-            choose(["a"], probe=True)
-        assert caught.value.retry_after == 1
-        assert caught.value.cooling == {"a": 1}
-        clear("a")
-        cool("a", retry_after=0, reason="rate_limited")
-        monkeypatch.setattr("time.time", lambda: 1_800_000_100.0)
-        monkeypatch.setattr(CHOOSE, "take_probe", lambda *args, **kwargs: "busy")
+    with pytest.raises(AllConfigsUnavailable, match="a: being probed after rate_limited") as caught:
+        choose(["a"], probe=True)
+    assert (caught.value.retry_after, caught.value.cooling) == (1, {"a": 1})
+    release("a")
+    monkeypatch.setattr(CHOOSE, "take_probe", lambda *args, **kwargs: "busy")
+    with pytest.raises(AllConfigsUnavailable, match="a: being probed after rate_limited") as caught:
+        choose(["a"], probe=True)
+    assert (caught.value.retry_after, caught.value.cooling) == (1, {"a": 1})
+
+
+def test_c3_a_rest_that_ended_within_the_turn_says_when_to_come_back(rested):
+    """Where the writing of rows took longer than the rest of the only config, the caller is still told a time."""
+    with pytest.raises(AllConfigsUnavailable) as caught:
+        choose(["a"], exclude={"a": "rate_limited"}, probe=True)
+    assert caught.value.retry_after == 1
 
 
 def test_who_only_draws_takes_no_probe(rested):

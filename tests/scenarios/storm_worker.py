@@ -51,13 +51,15 @@ def send(due, prompt):
 
 
 def main(seconds, rate, prompt):
-    print("ready", flush=True)
+    # What a process loads at its first send is not part of the storm.
+    LLMCommunicationWrapper(prompt_name="warm").send_user_message_and_get_response("hi")
+    print("ready", flush=True)  # noqa: T201
     sys.stdin.readline()
     start = time.monotonic()
     with ThreadPoolExecutor(16) as pool:
         dues = [start + number / rate for number in range(round(seconds * rate))]
         results = list(pool.map(lambda due: send(due, prompt), dues))
-    print(json.dumps(results), flush=True)
+    print(json.dumps(results), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from django.db import connection
+from asgiref.sync import async_to_sync
 
 from llm_wrapper.events import TextDelta
 from llm_wrapper.history import audit
@@ -49,7 +49,7 @@ async def listen(wrapper, stop):
     return sent
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 @pytest.mark.parametrize("door", ["sync", "async"])
 @pytest.mark.parametrize("stop", range(1, 9))
 def test_d1_a_stream_may_be_left_at_any_event(make_prompt, door, stop):
@@ -58,7 +58,7 @@ def test_d1_a_stream_may_be_left_at_any_event(make_prompt, door, stop):
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     with scripted_model(WORDS):
         if door == "async":
-            sent = asyncio.run(listen(wrapper, stop))
+            sent = async_to_sync(listen)(wrapper, stop)
         else:
             stream = wrapper.stream_user_message("hi")
             events = [next(stream) for _ in range(stop)]
@@ -151,10 +151,10 @@ def cancel_during(tool, wrapper):
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(scenario())
+    async_to_sync(scenario)()
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 @pytest.mark.parametrize("name", ["waits", "waits_in_a_thread", "is_interrupted"])
 def test_d7_a_turn_that_is_cancelled_while_a_tool_runs(make_prompt, make_tool, name):
     """D7: the turn is `cancelled`, the tool that was running is on record as unknown and the one after it as not
@@ -179,4 +179,3 @@ def test_d7_a_turn_that_is_cancelled_while_a_tool_runs(make_prompt, make_tool, n
         assert ([1] if name == "waits_in_a_thread" else []) == RAN
         assert len(model.requests) == 1
         assert wrapper.send_user_message_and_get_response("go on") == "Fine."
-    connection.close()

@@ -372,6 +372,14 @@ def test_c5_a_slow_config_leaves_the_next_what_is_left(upstream, chat_on, settin
     assert set(configs.cooling(["slow", "spare"])) == {"slow"}
 
 
+def test_c5_a_providers_own_timeout_is_not_the_turns(upstream, chat_on, settings):
+    """A provider that says at once that it timed out is left for another, also where the turn has little time."""
+    settings.LLM_WRAPPER_TURN_TIMEOUT = 20
+    upstream.answers["main"] = fails(504)
+    assert ask(chat_on("main", "well")) == "Here."
+    assert set(configs.cooling(["main", "well"])) == {"main"}
+
+
 def test_c10_time_that_runs_out_between_tools_leaves_no_call_without_a_result(make_prompt, make_tool, settings):
     """Tools that were asked for and not begun are told as not run, so that the provider takes the next message."""
     make_prompt(tools=[make_tool("tests.scenarios.test_upstream.dawdle")])
