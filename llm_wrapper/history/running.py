@@ -78,8 +78,8 @@ def save_partial(state: TurnState, call: LLMCall, text: str, timeout: float) -> 
 
 @statement
 def fail_call(call: LLMCall, error: LLMWrapperError, *, partial_text: str, latency: float, cancelled: bool) -> None:
-    """Close a call that gave no answer."""
-    LLMCall.objects.filter(pk=call.pk).update(
+    """Close a call that gave no answer. One that a take-over closed meanwhile is left as it is."""
+    LLMCall.objects.filter(pk=call.pk, status=LLMCall.Status.RUNNING).update(
         status=LLMCall.Status.CANCELLED if cancelled else LLMCall.Status.FAILED,
         error_code=error.code,
         error_message=storable(str(error)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from django.db import close_old_connections
 from llm_wrapper import history
 from llm_wrapper.errors import LLMWrapperError
 from llm_wrapper.recovery import resume
+
+log = logging.getLogger("llm_wrapper")
 
 
 class Command(BaseCommand):
@@ -41,6 +44,9 @@ class Command(BaseCommand):
                 reply = resume(turn)
             except LLMWrapperError as error:
                 self.stderr.write(f"{turn}: {error.code}: {error}")
+            except Exception:
+                log.exception("%s could not be resumed", turn)
+                self.stderr.write(f"{turn}: failed in a way that is not known; the traceback is in the log")
             else:
                 self.stdout.write(f"{turn}: {'answered' if reply is not None else 'ended, or alive after all'}")
         return len(turns)
