@@ -81,7 +81,7 @@ def growth(plan: Plan, found: Mapping[str, Worker], began: float) -> dict[int, l
         # Each size may have an equal part of what is left.
         left = began + plan.until["growth"] - time.monotonic()
         until = time.monotonic() + left / (len(plan.sizes) - number)
-        case = {"kind": "plain", "history": size}
+        case: dict[str, Any] = {"kind": "plain", "history": size}
         chosen = {name: found[name] for name in ("httpx", "openai", "litellm", *OURS) if name in found}
         series = all_series(chosen, **case)
         series += [

@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from llm_wrapper import configs, errors, history, prompts
 from llm_wrapper.conf import conf
 from llm_wrapper.events import Event, TurnFinished
+from llm_wrapper.history.database import statement
 from llm_wrapper.history.unsaved import UnsavedJournal
 from llm_wrapper.models import ChatHistory, Message, PromptTemplate, PromptVersion
 from llm_wrapper.turn import TurnJob, adrive, drive, refuse_running_loop, run_turn
@@ -163,6 +164,7 @@ class LLMCommunicationWrapper:
             async for event in events:
                 yield event
 
+    @statement
     def _job(
         self,
         message: str,

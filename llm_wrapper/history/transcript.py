@@ -13,6 +13,9 @@ from typing import Any
 from django.db import NotSupportedError
 from django.db.models import F, Func, JSONField
 
+# SQLite's functions take 127 arguments at most, two for each entry.
+GROUP = 60
+
 
 class TranscriptFunc(Func):
     """A JSON expression over the transcript; each database has its own words for it."""
@@ -34,8 +37,11 @@ class Append(TranscriptFunc):
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         sql, params = compiler.compile(self.source_expressions[0])
-        pairs = ", ".join(["'$[#]', json(%s)"] * len(self.entries))
-        return f"json_insert({sql}, {pairs})", [*params, *(json.dumps(entry) for entry in self.entries)]
+        params = [*params, *(json.dumps(entry) for entry in self.entries)]
+        for start in range(0, len(self.entries), GROUP):
+            pairs = ", ".join(["'$[#]', json(%s)"] * len(self.entries[start : start + GROUP]))
+            sql = f"json_insert({sql}, {pairs})"
+        return sql, params
 
     def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         sql, params = compiler.compile(self.source_expressions[0])
@@ -88,9 +94,12 @@ class MergeObject(TranscriptFunc):
     def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         sql, params = compiler.compile(self.source_expressions[0])
         # json_patch would drop keys whose new value is null, so each key is set by itself.
-        pairs = ", ".join(["%s, json(%s)"] * len(self.overlay))
-        flat = [part for key, value in self.overlay.items() for part in (f'$."{key}"', json.dumps(value))]
-        return f"json_set({sql}, {pairs})", [*params, *flat]
+        items = list(self.overlay.items())
+        for start in range(0, len(items), GROUP):
+            group = items[start : start + GROUP]
+            sql = f"json_set({sql}, {', '.join(['%s, json(%s)'] * len(group))})"
+        flat = [part for key, value in items for part in (f'$."{key}"', json.dumps(value))]
+        return sql, [*params, *flat]
 
     def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
         sql, params = compiler.compile(self.source_expressions[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
-from django.db.models import Case, F, IntegerField, Q, Value, When
+from django.db.models import Case, IntegerField, Q, Value, When
 
 from .chats import Message, Turn
 from .prompts import PromptVersion
@@ -62,12 +62,14 @@ class LLMCall(models.Model):
     @property
     def messages(self) -> models.QuerySet[Message]:
         """The steps that were sent, in the order in which they were sent."""
-        return sent_steps(
+        steps = sent_steps(
             self.turn.chat_id,
             first=self.first_position,
             last=self.last_position,
             system_id=self.system_message_id,
         )
+        system_first = Case(When(type="system", then=Value(0)), default=Value(1), output_field=IntegerField())
+        return steps.order_by(system_first, "position")
 
     def sent_messages(self) -> list[dict[str, Any]]:
         """Exactly what was sent, in OpenAI's format."""
@@ -81,17 +83,15 @@ def sent_steps(chat_id: int, *, first: int, last: int, system_id: int | None) ->
     others = Q(position__gte=first) | Q(pinned=True)
     in_context = Q(left_context_at__isnull=True) | Q(left_context_at__gt=last)
     steps = Q(position__lte=last) & others & in_context & ~Q(type__in=["system", "widget"])
-    return (
-        Message.objects.filter(Q(chat_id=chat_id) & (steps | Q(pk=system_id)))
-        .annotate(sent_first=Case(When(type="system", then=Value(0)), default=Value(1), output_field=IntegerField()))
-        .order_by("sent_first", F("position"))
-    )
+    # By position alone: an order that no index has would be sorted on disk in a long chat.
+    return Message.objects.filter(Q(chat_id=chat_id) & (steps | Q(pk=system_id))).order_by("position")
 
 
 def provider_messages(steps: Any, turn_id: int, replay_rendered: bool) -> list[dict[str, Any]]:
-    """Steps in OpenAI's format. The user template applies to this turn's message, and to earlier ones only
-    where the prompt says so."""
-    return [step.provider_message(rendered=replay_rendered or step.turn_id == turn_id) for step in steps]
+    """Steps in OpenAI's format, the system step first. The user template applies to this turn's message, and to
+    earlier ones only where the prompt says so."""
+    ordered = sorted(steps, key=lambda step: step.type != "system")
+    return [step.provider_message(rendered=replay_rendered or step.turn_id == turn_id) for step in ordered]
 
 
 class ToolCall(models.Model):

@@ -64,3 +64,12 @@ def test_storable_replaces_only_what_cannot_be_stored():
     """NUL and lone surrogates become U+FFFD anywhere in a value; all else is left alone."""
     value = {"a\x00": ["\ud800x", 1, None, ("é😀", 2.5)]}
     assert storable(value) == {"a\ufffd": ["\ufffdx", 1, None, ["é😀", 2.5]]}
+
+
+def test_many_entries_at_once(chat):
+    """Any number of entries can be appended in one statement, also where a function takes few arguments."""
+    entries = [{"id": number} for number in range(3, 203)]
+    assert history_after(chat, chat_history=Append(entries)) == [{"id": 1}, {"id": 2}, *entries]
+    values = {f"name_{number}": number for number in range(200)}
+    history_after(chat, current_context_variables=MergeObject("current_context_variables", values))
+    assert chat.current_context_variables == values

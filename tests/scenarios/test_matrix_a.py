@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -110,8 +111,7 @@ def cluster():
         pytest.skip("no initdb under /usr/lib/postgresql")
     # PostgreSQL does not run as root.
     prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    folder = Path(f"/tmp/llm_wrapper-cluster-{os.getpid()}")
-    folder.mkdir(mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="llm_wrapper-"))
     if prefix:
         shutil.chown(folder, "postgres", "postgres")
     with socket.socket() as free:
