@@ -11,7 +11,9 @@ CANARY = "sk-CANARY-8f3a1c"
 
 
 @pytest.fixture(autouse=True)
-def _no_memory_of_other_tests():
+def _no_memory_of_other_tests(settings):
+    # These tests move the clock and break the cache, which only a cache inside this process follows.
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     cache.clear()
     yield
     cache.clear()

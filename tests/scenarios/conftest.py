@@ -38,8 +38,9 @@ def chat_on(upstream, make_prompt):
 
 
 @pytest.fixture
-def later(monkeypatch):
-    """Let time pass for the cache."""
+def later(monkeypatch, settings):
+    """Let time pass for the cache: one inside this process, since a server has a clock of its own."""
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     real, passed = time.time, [0.0]
     monkeypatch.setattr("time.time", lambda: real() + passed[0])
 
