@@ -87,7 +87,7 @@ def tab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, live_se
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium")
     if not chromium:
-        pytest.skip("needs Chromium: set CHROMIUM_PATH")
+        pytest.fail("The browser tests need Chromium: install it, or set CHROMIUM_PATH to it.")
     # playwright's sync API runs an event loop in this thread, in which Django refuses to use the database.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     rows.make_user("ada", superuser=True)
