@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ class Tab:
 @pytest.fixture
 def tab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, live_server: Any) -> Iterator[Tab]:
     """A tab of headless Chromium on the live site; afterwards no foreign request and no error may have been."""
-    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api = importlib.import_module("playwright.sync_api")
     chromium = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium")
     if not chromium:
         pytest.fail("The browser tests need Chromium: install it, or set CHROMIUM_PATH to it.")
