@@ -167,7 +167,9 @@ class PromptSpec:
 
     `initial_messages` is a list of `{"role": "assistant" | "user", "content": template}`. `model_params` are
     call parameters that override the config's (temperature, max_tokens and the like). `history_window` is
-    the number of newest messages that are sent, None for the setting's. `replay_rendered` sends earlier user
+    the number of newest messages that are sent, None for the setting's; `history_tokens` how many tokens they may have,
+    None for what the model has room for. `summarise_left_out` has what no longer fits summed up by
+    `summary_instructions` ('': the package's own). `replay_rendered` sends earlier user
     messages as `user_prompt_template` rendered them and not as the user wrote them.
     """
 
@@ -180,6 +182,9 @@ class PromptSpec:
     tools: tuple[ToolSpec, ...] = ()
     model_params: Mapping[str, Any] = field(default_factory=dict)
     history_window: int | None = None
+    history_tokens: int | None = None
+    summarise_left_out: bool = False
+    summary_instructions: str = ""
     replay_rendered: bool = False
 
 

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 
-from llm_wrapper.models import LLMCall, ToolCall
+from llm_wrapper.models import LLMCall, ToolCall, Turn
 
 from . import formats, transcript
 from .base import ReadOnlyAdmin, badge, row_link
@@ -81,8 +81,7 @@ class LLMCallAdmin(ReadOnlyAdmin):
 
     @admin.display(description="chat", ordering="turn__chat")
     def chat(self, call: LLMCall) -> SafeString | str:
-        label = f"{call.turn.chat} · turn {call.turn.number}"
-        return row_link(call.turn.chat, label, anchor=f"#turn-{call.turn.number}")
+        return turn_link(call.turn)
 
     @admin.display(description="tokens in / out", ordering="input_tokens")
     def tokens(self, call: LLMCall) -> str:
@@ -97,6 +96,13 @@ class LLMCallAdmin(ReadOnlyAdmin):
     @admin.display(description="latency", ordering="latency")
     def took(self, call: LLMCall) -> str:
         return formats.seconds(call.latency)
+
+
+def turn_link(turn: Turn | None) -> SafeString | str:
+    """The link to a turn on the page of its chat."""
+    if turn is None:
+        return "chat deleted"
+    return row_link(turn.chat, f"{turn.chat} · turn {turn.number}", anchor=f"#turn-{turn.number}")
 
 
 class SentMessage:
@@ -116,8 +122,8 @@ def call_facts(call: LLMCall) -> list[tuple[str, Any]]:
     price = formats.cost(call.cost)
     facts = [
         ("Status", badge(call.status)),
-        ("Chat", row_link(call.turn.chat, anchor=f"#turn-{call.turn.number}")),
-        ("Turn", row_link(call.turn, f"Turn {call.turn.number}, call {call.attempt}")),
+        ("Chat", turn_link(call.turn)),
+        ("Call of the turn", call.attempt),
         ("Config", call.config_name),
         ("Model", call.model),
         ("Prompt", row_link(call.prompt_version)),
@@ -181,7 +187,7 @@ class ToolCallAdmin(ReadOnlyAdmin):
             "facts": [
                 ("Tool", obj.tool),
                 ("Status", badge(obj.status)),
-                ("Chat", row_link(obj.turn.chat, anchor=f"#turn-{obj.turn.number}")),
+                ("Chat", turn_link(obj.turn)),
                 ("Asked for by", row_link(obj.llm_call)),
                 ("Took", formats.seconds(obj.duration)),
                 ("Error", obj.error_code or "-"),
@@ -196,8 +202,7 @@ class ToolCallAdmin(ReadOnlyAdmin):
 
     @admin.display(description="chat", ordering="turn__chat")
     def chat(self, run: ToolCall) -> SafeString | str:
-        label = f"{run.turn.chat} · turn {run.turn.number}"
-        return row_link(run.turn.chat, label, anchor=f"#turn-{run.turn.number}")
+        return turn_link(run.turn)
 
     @admin.display(description="took", ordering="duration")
     def took(self, run: ToolCall) -> str:

@@ -186,7 +186,7 @@ def blocks(steps: Sequence[Message]) -> list[Block]:
     """Steps of one chat, in order, grouped by turn, with the calls and tool runs of these turns."""
     turn_ids = {step.turn_id for step in steps if step.turn_id is not None}
     turns = Turn.objects.in_bulk(turn_ids)
-    calls: dict[int, list[LLMCall]] = {}
+    calls: dict[int | None, list[LLMCall]] = {}
     for call in LLMCall.objects.filter(turn__in=turn_ids).order_by("turn", "attempt"):
         calls.setdefault(call.turn_id, []).append(call)
     runs = {(run.llm_call_id, run.provider_id): run for run in ToolCall.objects.filter(turn__in=turn_ids)}

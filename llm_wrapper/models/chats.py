@@ -91,6 +91,17 @@ class Turn(models.Model):
         default=1, help_text="Number of the worker that runs the turn; one that was replaced cannot write any more."
     )
     lease_expires_at = models.DateTimeField(null=True, help_text="A running turn past this time counts as crashed.")
+    stop_requested_at = models.DateTimeField(
+        null=True, blank=True, help_text="Somebody asked to stop the turn; its worker ends it at its next write."
+    )
+    replaces = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="replaced_by",
+        help_text="The turn whose answer this one gives anew.",
+    )
     error_code = models.CharField(max_length=50, blank=True, default="")
     error_message = models.TextField(blank=True, default="")
     started_at = models.DateTimeField(auto_now_add=True)
@@ -120,6 +131,7 @@ class Message(models.Model):
         SYSTEM = "system"
         TOOL = "tool"
         WIDGET = "widget"
+        SUMMARY = "summary"
 
     chat = models.ForeignKey(ChatHistory, on_delete=models.CASCADE, related_name="messages")
     turn = models.ForeignKey(Turn, null=True, blank=True, on_delete=models.CASCADE, related_name="messages")
@@ -146,6 +158,10 @@ class Message(models.Model):
     tokens = models.PositiveIntegerField(null=True, blank=True)
     cost = models.DecimalField(max_digits=20, decimal_places=10, null=True, blank=True)
     thumb = models.SmallIntegerField(null=True, blank=True, choices=[(1, "up"), (-1, "down")])
+    comment = models.TextField(blank=True, default="", help_text="What the user wrote about the answer.")
+    token_counts = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="Tokens of the step as counted here, by tokenizer."
+    )
     pinned = models.BooleanField(default=False, help_text="Sent with every call, whatever the window.")
     left_context_at = models.PositiveIntegerField(
         null=True, blank=True, help_text="Calls at or after this position no longer send the step."

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Case, IntegerField, Q, Value, When
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
 
-from .chats import Message, Turn
+from .chats import ChatHistory, Message, Turn
 from .prompts import PromptVersion
 
 
@@ -21,7 +24,21 @@ class LLMCall(models.Model):
         CANCELLED = "cancelled"
         LOST = "lost"
 
-    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="llm_calls")
+    class Purpose(models.TextChoices):
+        ANSWER = "answer"
+        SUMMARY = "summary"
+
+    # What was spent stays on record when a chat is deleted.
+    turn = models.ForeignKey(Turn, null=True, on_delete=models.SET_NULL, related_name="llm_calls")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="llm_calls",
+        help_text="Whose message the call answered.",
+    )
+    purpose = models.CharField(max_length=10, choices=Purpose.choices, default=Purpose.ANSWER)
     attempt = models.PositiveIntegerField(help_text="Number of the call within its turn, from 1.")
     config_name = models.CharField(max_length=100)
     model = models.CharField(max_length=200)
@@ -32,6 +49,10 @@ class LLMCall(models.Model):
     first_position = models.PositiveIntegerField(help_text="First step that was sent.")
     last_position = models.PositiveIntegerField(help_text="Last step that was sent.")
     system_message = models.ForeignKey(Message, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    left_out = models.PositiveIntegerField(
+        default=0, help_text="Steps of the chat's context that were left out because the window had no room."
+    )
+    cache_hit = models.BooleanField(default=False, help_text="Answered from the response cache; nothing was sent.")
     request_params = models.JSONField(default=dict, blank=True)
     route = models.JSONField(default=dict, blank=True, help_text="Why this config: candidates, skipped ones, the draw.")
     streamed = models.BooleanField(default=False)
@@ -55,13 +76,19 @@ class LLMCall(models.Model):
         verbose_name = "LLM call"
         ordering = ["-started_at", "-id"]
         constraints = [models.UniqueConstraint(fields=["turn", "attempt"], name="llmw_llm_call_attempt")]
+        indexes = [
+            models.Index(fields=["-started_at", "-id"], name="llmw_llm_call_started"),
+            models.Index(fields=["user", "-started_at"], name="llmw_llm_call_user"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.config_name} ({self.status})"
 
     @property
     def messages(self) -> models.QuerySet[Message]:
-        """The steps that were sent, in the order in which they were sent."""
+        """The steps that were sent, in the order in which they were sent. None where the chat was deleted."""
+        if self.turn is None:
+            return Message.objects.none()
         steps = sent_steps(
             self.turn.chat_id,
             first=self.first_position,
@@ -87,11 +114,18 @@ def sent_steps(chat_id: int, *, first: int, last: int, system_id: int | None) ->
     return Message.objects.filter(Q(chat_id=chat_id) & (steps | Q(pk=system_id))).order_by("position")
 
 
-def provider_messages(steps: Any, turn_id: int, replay_rendered: bool) -> list[dict[str, Any]]:
+def provider_messages(steps: Any, turn_id: int | None, replay_rendered: bool) -> list[dict[str, Any]]:
     """Steps in OpenAI's format, the system step first. The user template applies to this turn's message, and to
     earlier ones only where the prompt says so."""
     ordered = sorted(steps, key=lambda step: step.type != "system")
     return [step.provider_message(rendered=replay_rendered or step.turn_id == turn_id) for step in ordered]
+
+
+@receiver(pre_delete, sender=ChatHistory, dispatch_uid="llm_wrapper.forget_what_was_said")
+def forget_what_was_said(instance: ChatHistory, **kwargs: Any) -> None:
+    """Calls stay when their chat is deleted, for the sake of what they cost; what was said in it does not."""
+    calls = LLMCall.objects.filter(turn__chat=instance)
+    calls.update(partial_text="", error_message="", request_params={})
 
 
 class ToolCall(models.Model):

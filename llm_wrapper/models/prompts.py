@@ -95,6 +95,11 @@ class Tool(models.Model):
 class PromptTemplate(models.Model):
     """What a conversation is made from: templates, tools, and the configs that may answer it."""
 
+    class ApiAccess(models.TextChoices):
+        NOBODY = "nobody"
+        STAFF = "staff"
+        USERS = "users", "every user"
+
     name = models.CharField(max_length=100, unique=True)
     llm_config_names = models.ManyToManyField(
         LLMConfigName,
@@ -134,6 +139,30 @@ class PromptTemplate(models.Model):
     history_window = models.PositiveIntegerField(
         null=True, blank=True, help_text="How many of the newest messages are sent; empty: the setting's."
     )
+    history_tokens = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="How many tokens of messages are sent at most; empty: what the model's context window has room for.",
+    )
+    summarise_left_out = models.BooleanField(
+        default=False,
+        help_text="Sum up the messages that no longer fit, by a call of its own, and send the summary with each call.",
+    )
+    summary_instructions = models.TextField(
+        blank=True, default="", help_text="What the model is told when it sums up. Empty: the package's own words."
+    )
+    api_access = models.CharField(
+        max_length=10,
+        choices=ApiAccess.choices,
+        default=ApiAccess.NOBODY,
+        help_text="Who may start a session on this prompt through the API.",
+    )
+    api_context_vars = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Context variables that callers of the API may set, as a JSON list. Never list one that says who "
+        "the user is.",
+    )
     replay_rendered = models.BooleanField(
         default=False,
         help_text="Send earlier user messages as the user template rendered them, not as the user wrote them.",
@@ -157,6 +186,9 @@ class PromptTemplate(models.Model):
             "logged_context_vars": self.logged_context_vars,
             "model_params": self.model_params,
             "history_window": self.history_window,
+            "history_tokens": self.history_tokens,
+            "summarise_left_out": self.summarise_left_out,
+            "summary_instructions": self.summary_instructions,
             "replay_rendered": self.replay_rendered,
             "tools": [
                 {

@@ -167,14 +167,22 @@ def test_a_turn_longer_than_a_page_is_shown_in_parts(db: None) -> None:
 
 
 def test_deleting_a_chat_needs_only_its_own_permission(chat: ChatHistory, staff: Callable[..., Client]) -> None:
-    """Who may delete chats deletes one with all that belongs to it, and is told how much that is."""
+    """Who may delete chats deletes one with all that was said in it, and is told how much that is. The LLM calls
+    stay for what they cost, without a word of the conversation."""
     client = staff("view_chathistory", "delete_chathistory")
+    LLMCall.objects.update(partial_text="secret words", error_message="about secret words")
+    spent = LLMCall.objects.count()
     url = reverse("admin:llm_wrapper_chathistory_delete", args=[chat.pk])
     text = client.get(url).content.decode()
-    assert "LLM calls" in text
+    assert "steps" in text
     assert client.post(url, {"post": "yes"}).status_code == 302
     assert not ChatHistory.objects.exists()
-    assert not LLMCall.objects.exists()
+    assert not Message.objects.exists()
+    left = LLMCall.objects.filter(turn=None)
+    assert left.count() == spent > 0
+    assert set(left.values_list("partial_text", "error_message")) == {("", "")}
+    for call in left:
+        assert not call.messages.exists()
 
 
 def test_several_chats_are_deleted_at_once(staff: Callable[..., Client]) -> None:
