@@ -24,6 +24,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_ace",
+    "ninja",  # the API's pages at /docs, from this server
     "llm_wrapper",
     "example",
 ]
@@ -83,12 +84,12 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 LLM_CONFIGS_PATH = os.environ.get("LLM_CONFIGS_PATH", BASE_DIR / "llm_configs")
 
 
-def _page(title: str, icon: str, app: str, model: str) -> dict[str, Any]:
+def _page(title: str, icon: str, app: str, model: str, page: str = "changelist") -> dict[str, Any]:
     """An entry of the admin's sidebar, for those who may see the page."""
     return {
         "title": title,
         "icon": icon,
-        "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
+        "link": reverse_lazy(f"admin:{app}_{model}_{page}"),
         "permission": lambda request: (
             request.user.has_perm(f"{app}.view_{model}") or request.user.has_perm(f"{app}.change_{model}")
         ),
@@ -134,6 +135,7 @@ UNFOLD = {
                     _page("Turns", "sync_alt", "llm_wrapper", "turn"),
                     _page("Steps", "notes", "llm_wrapper", "message"),
                     _page("LLM calls", "cell_tower", "llm_wrapper", "llmcall"),
+                    _page("Costs", "payments", "llm_wrapper", "llmcall", "costs"),
                     _page("Tool calls", "handyman", "llm_wrapper", "toolcall"),
                     _page("Prompt versions", "history", "llm_wrapper", "promptversion"),
                 ],
@@ -144,6 +146,7 @@ UNFOLD = {
                 "items": [
                     _page("Users", "person", "auth", "user"),
                     _page("Groups", "group", "auth", "group"),
+                    _page("API tokens", "key", "llm_wrapper", "apitoken"),
                 ],
             },
         ],

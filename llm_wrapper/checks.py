@@ -1,9 +1,13 @@
-"""System checks: the YAML files, and the rows that depend on them."""
+"""System checks: the YAML files, the rows that depend on them, and logs that would hold conversations."""
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from typing import Any
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Warning, register
 from django.db import Error as DatabaseError
 from django.db import connection
@@ -16,6 +20,34 @@ from llm_wrapper.models import LLMConfigName, PromptTemplate
 def config_files(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """What is wrong with the files in LLM_CONFIGS_PATH."""
     return [message for check in configs.CHECKS for message in check()]
+
+
+@register("llm_wrapper")
+def litellm_log(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Outside DEBUG, a litellm that writes every prompt and answer into the log."""
+    told_by = [] if settings.DEBUG else _told_to_be_verbose()
+    return [
+        Warning(
+            f"litellm is told to be verbose ({how}), which writes prompts and answers into the log.",
+            hint=hint,
+            id="llm_wrapper.W012",
+        )
+        for how, hint in told_by
+    ]
+
+
+def _told_to_be_verbose() -> list[tuple[str, str]]:
+    """How, and what to do about it. litellm itself is not imported for this, since that takes seconds."""
+    found = []
+    if os.environ.get("LITELLM_LOG", "").strip().upper() == "DEBUG":
+        found.append(("LITELLM_LOG is DEBUG", "Take LITELLM_LOG out of the environment, or set it to WARNING."))
+    if getattr(sys.modules.get("litellm"), "set_verbose", False) is True:
+        found.append(("litellm.set_verbose is True", "Take the line out that sets it."))
+    if logging.getLogger("LiteLLM").isEnabledFor(logging.DEBUG):
+        found.append(
+            ("its logger 'LiteLLM' is at DEBUG", "Give 'LiteLLM', or the root logger, a higher level in LOGGING.")
+        )
+    return found
 
 
 @register("llm_wrapper")

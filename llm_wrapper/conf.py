@@ -87,8 +87,32 @@ class AppSettings:
     cache_alias = Setting[str](
         "LLM_WRAPPER_CACHE", "default", "Alias of the Django cache in which workers share cooling configs."
     )
+    default_username = Setting[str](
+        "LLM_WRAPPER_DEFAULT_USERNAME",
+        "llm-wrapper-user",
+        "User that a `Chat`'s messages without a user belong to; made on demand, cannot log in.",
+    )
+    llm_username = Setting[str](
+        "LLM_WRAPPER_LLM_USERNAME",
+        "llm-wrapper-llm",
+        "User that a `Chat`'s answers are stored under; made on demand, cannot log in.",
+    )
     block_real_calls = Setting[bool](
         "LLM_WRAPPER_BLOCK_REAL_CALLS", False, "Refuse every call that is not scripted or a demo (for tests)."
+    )
+    api_rates = Setting[dict[str, str | None]](
+        "LLM_WRAPPER_API_RATES",
+        {"read": "600/m", "write": "120/m", "send": "30/m"},
+        "Requests that a user may make to the REST API, for each kind; None or no entry: no limit.",
+    )
+    api_max_body = Setting[int]("LLM_WRAPPER_API_MAX_BODY", 2_000_000, "Bytes that a request to the REST API may have.")
+    api_configs = Setting[list[str] | None](
+        "LLM_WRAPPER_API_CONFIGS", None, "Configs for sessions of the REST API without a prompt; None: all."
+    )
+    api_context = Setting[str](
+        "LLM_WRAPPER_API_CONTEXT",
+        "llm_wrapper.api.sending.identity",
+        "Dotted path of a function that gives the context variables which the server sets for a request to the REST API.",
     )
 
 

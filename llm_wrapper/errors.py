@@ -7,6 +7,7 @@ web face answers, `retryable` says whether the same request may succeed later.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
@@ -183,6 +184,24 @@ class TurnCancelled(LLMWrapperError):
     code = "turn_cancelled"
     http_status = 499
 
+    @classmethod
+    def stopped(cls) -> TurnCancelled:
+        return cls("The turn was stopped on request before it ended; what had arrived is kept.")
+
+
+class CannotRegenerate(LLMWrapperError, ValueError):
+    """Only the answer to the newest message of a chat can be given anew."""
+
+    code = "cannot_regenerate"
+    http_status = 409
+
+
+class DuplicateSystemMessage(LLMWrapperError, ValueError):
+    """The chat has a system message already."""
+
+    code = "duplicate_system_message"
+    http_status = 409
+
 
 class IdempotencyConflict(LLMWrapperError, ValueError):
     """The idempotency key was used before, for another message."""
@@ -252,11 +271,19 @@ class ProviderError(LLMWrapperError):
 
     `retry_after` is the wait in seconds that the provider asked for, or None. `fails_over` says whether the
     turn may go to another config: it may where the request itself was not at fault.
+
+    A failed call may be billed: `usage` is the `llm_wrapper.types.Usage` that the provider reported before the call
+    failed, or None; `cost` is what it comes to, or None where that cannot be known, and `price_source` says whose price
+    that is.
     """
 
     code = "provider_error"
     http_status = 502
     fails_over: ClassVar[bool] = False
+    # Any, because types stand above errors.
+    usage: Any = None
+    cost: Decimal | None = None
+    price_source: str = ""
 
     def __init__(self, message: str, *, retry_after: float | None = None, **extra: Any) -> None:
         super().__init__(message)
@@ -348,3 +375,101 @@ class ContentRefused(ProviderError):
 
     code = "content_refused"
     http_status = 422
+
+
+# -- the REST API ----------------------------------------------------------------------------------------
+
+
+class ApiError(LLMWrapperError):
+    """A request to the REST API cannot be met."""
+
+    code = "api_error"
+    http_status = 422
+
+
+class BadRequest(ApiError, ValueError):
+    """The request's body, query, path or headers are not what the endpoint takes."""
+
+    code = "bad_request"
+
+
+class ContextVariableNotAllowed(ApiError, ValueError):
+    """A context variable was given that callers may not set for this prompt."""
+
+    code = "context_variable_not_allowed"
+
+
+class NotAvailable(ApiError, LookupError):
+    """A prompt or model was named that does not exist, or that the caller may not use."""
+
+    code = "not_available"
+
+
+class NotAuthenticated(ApiError):
+    code = "not_authenticated"
+    http_status = 401
+
+
+class CSRFFailed(ApiError):
+    """A request with a session cookie came without its CSRF token."""
+
+    code = "csrf_failed"
+    http_status = 403
+
+
+class ScopeMissing(ApiError):
+    code = "scope_missing"
+    http_status = 403
+
+
+class NotAllowed(ApiError):
+    code = "not_allowed"
+    http_status = 403
+
+
+class SessionNotFound(ApiError, LookupError):
+    """There is no such session, or it is not the caller's."""
+
+    code = "session_not_found"
+    http_status = 404
+
+
+class MessageNotFound(ApiError, LookupError):
+    """The session has no such answer."""
+
+    code = "message_not_found"
+    http_status = 404
+
+
+class MethodNotAllowed(ApiError):
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class SessionArchived(ApiError):
+    code = "session_archived"
+    http_status = 409
+
+
+class PromptGone(ApiError):
+    """The prompt that the session was started on has been deleted."""
+
+    code = "prompt_gone"
+    http_status = 409
+
+
+class BodyTooLarge(ApiError):
+    code = "body_too_large"
+    http_status = 413
+
+
+class Throttled(ApiError):
+    """The caller has used up their rate; `retry_after` is the wait in seconds."""
+
+    code = "throttled"
+    http_status = 429
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from llm_wrapper import history
 from llm_wrapper.events import Event, TurnFinished
 from llm_wrapper.models import Message, PromptTemplate, PromptVersion, Turn
-from llm_wrapper.repositories import config_names
+from llm_wrapper.models.loading import loaded_prompt
 from llm_wrapper.turn import TurnJob, drive, resume_turn
 from llm_wrapper.types import LLMReply
 
@@ -40,7 +40,7 @@ def resume_events(turn: Turn) -> Generator[Event, None, None]:
         message=asked.text,
         spec=version.spec(),
         version=version,
-        config_names=config_names(prompt),
+        config_names=loaded_prompt(prompt).config_names,
         context=turn.chat.current_context_variables,
         user=asked.user,
         fail_over=True,

@@ -11,12 +11,12 @@ from typing import Any
 from asgiref.sync import sync_to_async
 
 from llm_wrapper import configs, errors, history, prompts
-from llm_wrapper.conf import conf
 from llm_wrapper.events import Event, TurnFinished
 from llm_wrapper.history.database import statement
 from llm_wrapper.history.unsaved import UnsavedJournal
-from llm_wrapper.models import ChatHistory, Message, PromptTemplate, PromptVersion
-from llm_wrapper.turn import TurnJob, adrive, drive, refuse_running_loop, run_turn
+from llm_wrapper.models import ChatHistory, Message, PromptTemplate
+from llm_wrapper.models.loading import LoadedPrompt, load_prompt
+from llm_wrapper.turn import TurnJob, adrive, checked_message, drive, refuse_running_loop, run_turn
 from llm_wrapper.turn.render import initial_steps
 from llm_wrapper.types import LLMReply
 
@@ -54,9 +54,9 @@ class LLMCommunicationWrapper:
         self.response_format_class = response_format_class
         self.user = user
         self._context = dict(initializing_context_vars or {})
-        prompt, version = load_prompt(prompt_name)
-        spec = version.spec()
-        self._draw = _draw(prompt, spec)
+        loaded = load_prompt(prompt_name)
+        prompt, spec = loaded.prompt, loaded.spec
+        self._draw = _draw(loaded)
         if chat_history_id is None:
             self._chat = self._new_chat(prompt, spec, initialize)
         else:
@@ -175,17 +175,17 @@ class LLMCommunicationWrapper:
         *,
         stream: bool,
     ) -> TurnJob:
-        prompt, version = load_prompt(self.prompt_name)
-        chat = ChatHistory.objects.values("current_context_variables", "last_position").get(pk=self._chat.pk)
+        loaded = load_prompt(self.prompt_name)
+        chat = history.standing(self._chat.pk)
         return TurnJob(
             chat_id=self._chat.pk,
             message=checked_message(message),
-            spec=version.spec(),
-            version=version,
-            config_names=config_names(prompt),
-            context={**chat["current_context_variables"], **self._context, **(context_vars or {})},
+            spec=loaded.spec,
+            version=loaded.version,
+            config_names=loaded.config_names,
+            context={**chat.current_context_variables, **self._context, **(context_vars or {})},
             user=self.user,
-            initial=chat["last_position"] == 0,
+            initial=chat.last_position == 0,
             fail_over=fail_over,
             stream=stream,
             sticky=self._sticky,
@@ -246,53 +246,23 @@ class LLMCommunicationWrapper:
         return list(PromptTemplate.objects.get(name=self.prompt_name).initial_messages_templates)
 
 
-def load_prompt(name: str) -> tuple[PromptTemplate, PromptVersion]:
-    """The prompt row of that name and its current version."""
-    prompt = PromptTemplate.objects.prefetch_related("tools", "llm_config_names").filter(name=name).first()
-    if prompt is None:
-        known = list(PromptTemplate.objects.values_list("name", flat=True)[:20])
-        raise PromptTemplate.DoesNotExist(
-            f"There is no prompt template named {name!r}. "
-            + (f"Known ones: {', '.join(known)}." if known else "The table is empty: add one in the admin.")
-        )
-    return prompt, prompt.current_version()
-
-
-def config_names(prompt: PromptTemplate) -> list[str]:
-    return [row.name for row in prompt.llm_config_names.all()]
-
-
-def _draw(prompt: PromptTemplate, spec: Any) -> dict[str, Any]:
+def _draw(loaded: LoadedPrompt) -> dict[str, Any]:
     """The route of the draw that is made with the instance. A prompt without any usable config fails here and
     not in front of the user; one whose configs all rest at the moment fails when a message is sent, which is
     then kept."""
     try:
-        return configs.choose(config_names(prompt), needs_tools=bool(spec.tools))[1]
+        return configs.choose(loaded.config_names, needs_tools=bool(loaded.spec.tools))[1]
     except errors.AllConfigsUnavailable:
         return {}
 
 
-def checked_message(message: Any) -> str:
-    """The user's message, or BadMessage."""
-    if not isinstance(message, str):
-        raise errors.BadMessage(f"A message must be text (str), not {type(message).__name__}.")
-    if not message.strip():
-        raise errors.BadMessage("The message is empty. Send some text.")
-    if len(message) > conf.max_message_chars:
-        raise errors.BadMessage(
-            f"The message has {len(message)} characters; {conf.max_message_chars} are allowed "
-            "(LLM_WRAPPER_MAX_MESSAGE_CHARS). Send it in parts, or raise the limit."
-        )
-    return message
-
-
 def _unsaved_job(prompt_name: str, response_format: Any, context: Mapping[str, Any] | None, fail_over: bool) -> TurnJob:
-    prompt, version = load_prompt(prompt_name)
+    loaded = load_prompt(prompt_name)
     return TurnJob(
         chat_id=0,
         message="",
-        spec=version.spec(),
-        config_names=config_names(prompt),
+        spec=loaded.spec,
+        config_names=loaded.config_names,
         context=dict(context or {}),
         initial=True,
         fail_over=fail_over,

@@ -49,11 +49,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Price:
-    """A price from YAML, in currency units per million tokens."""
+    """A price from YAML, in currency units per million tokens.
+
+    Input tokens that were read from the provider's cache or written to it, and output tokens spent on reasoning,
+    cost what other input and output does, where they have no price of their own.
+    """
 
     input: Decimal
     output: Decimal
     cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
+    reasoning: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class ConfigChoice:
     """A config that was chosen for a call: what the transport needs to reach the model.
 
     `model` is a litellm model id; `params` are the call parameters that may be shown; `credentials` are the
-    connection arguments that may not.
+    connection arguments that may not. `context_window` is how many tokens the model takes in and gives out together,
+    None where the YAML does not say.
     """
 
     name: str
@@ -90,6 +97,16 @@ class ConfigChoice:
     price: Price | None = None
     price_model: str | None = None
     stream: bool = True
+    context_window: int | None = None
+
+
+@dataclass(frozen=True)
+class ResponseCache:
+    """A cache of answers: the same request within `lifetime` seconds gets the same answer without a call. Requests
+    share answers only within a `scope`, so that what one user was told does not reach another."""
+
+    scope: str
+    lifetime: float
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from .chats import ChatHistoryAdmin, MessageAdmin, TurnAdmin
 from .configs import LLMConfigNameAdmin
 from .journal import LLMCallAdmin, ToolCallAdmin
 from .prompts import PromptTemplateAdmin
+from .tokens import ApiTokenAdmin
 from .tools import ToolAdmin
 from .versions import PromptVersionAdmin
 
 __all__ = [
+    "ApiTokenAdmin",
     "ChatHistoryAdmin",
     "LLMCallAdmin",
     "LLMConfigNameAdmin",

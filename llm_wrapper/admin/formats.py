@@ -47,3 +47,17 @@ def pretty_text(text: str) -> str:
         return pretty(json.loads(text))
     except (ValueError, RecursionError):
         return text
+
+
+def money(value: Decimal) -> str:
+    """A sum of costs, short enough to compare: 1 234.56, 0.85, 0.0042."""
+    places = 2 if value >= 1 or not value else min(10, 1 - value.adjusted())
+    return f"{value:,.{places}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def short(value: Decimal) -> str:
+    """A large number in three digits or so: 950, 12.3k, 4.56M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= size:
+            return f"{float(value / size):.3g}{unit}" if value < 1000 * size else f"{value / size:,.0f}{unit}"
+    return f"{value.normalize():f}" if value else "0"

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from llm_wrapper.models import LLMCall, ToolCall, Turn
 
-from . import formats, transcript
+from . import costs, formats, transcript
 from .base import ReadOnlyAdmin, badge, row_link
 
 SENT_PER_PAGE = 100
@@ -36,7 +36,7 @@ class LLMCallAdmin(ReadOnlyAdmin):
         "error_code",
         "started_at",
     )
-    list_filter = ("status", "config_name", "model", "error_code", "started_at")
+    list_filter = ("status", "config_name", "model", "error_code", costs.UnpricedFilter, "started_at")
     search_fields = ("config_name", "model", "response_id", "error_message", "turn__chat__public_id")
     search_help_text = "Config, model, response id, text of the error or public id of the chat"
     list_select_related = ("turn__chat",)
@@ -49,7 +49,7 @@ class LLMCallAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         sent = self.admin_site.admin_view(self.sent_view)
         own = path("<int:pk>/sent.json", sent, name="llm_wrapper_llmcall_sent")
-        return [own, *super().get_urls()]
+        return [own, *costs.urls(self), *super().get_urls()]
 
     def sent_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The messages that were sent, as JSON."""

@@ -73,6 +73,7 @@ class LLMConfig:
             price=Price(**{key: Decimal(amount) for key, amount in price.items()}) if price else None,
             price_model=self.price_model(),
             stream=self.values.get("stream", True),
+            context_window=self.values.get("context_window"),
         )
 
     def model(self) -> str:

@@ -10,12 +10,17 @@ from typing import Any, Protocol
 from ..conf import conf
 from ..errors import AllConfigsUnavailable, LLMConfigsNotAvailable, ToolsNotEnabled
 from ..types import ConfigChoice
-from .classes import LLMConfig
+from .classes import LiteLLMConfig, LLMConfig
 from .cooldown import PROBE_ENDS_SOON, Cooling, Standing, standing, take_probe
 from .load import get_configs
 
 # What a worker does before and after a call, in seconds: so much longer than the call may take is a probe its own.
 PROBE_MARGIN = 5.0
+
+
+def bare_model(model: str) -> LLMConfig:
+    """A config for a litellm model id that no YAML file describes; litellm takes its key from the environment."""
+    return LiteLLMConfig({"name": model, "model": model})
 
 
 class Chooser(Protocol):
@@ -31,6 +36,7 @@ def choose(
     exclude: Collection[str] | Mapping[str, str] = frozenset(),
     needs_tools: bool = False,
     probe: bool = False,
+    any_model: bool = False,
     rng: Chooser = random,
 ) -> tuple[ConfigChoice, dict[str, Any]]:
     """Choose one of the configs `names`, and say why as a route that can be stored as JSON.
@@ -38,7 +44,7 @@ def choose(
     `sticky` (the config the chat used last) wins where it can be used; the others are drawn by weight, those
     of weight 0 only where no other is left. `exclude` holds the configs that failed in this turn, as names
     or as name -> reason. The route is `{"chosen", "why", "candidates": {name: weight}, "skipped": {name:
-    reason}}`.
+    reason}}`. With `any_model` a name that no config has is taken as a litellm model id.
 
     A config that rested and has not answered since is given to one worker at a time. `probe` says that the caller
     is about to call the model. Then the route may have `"probe": True`, and the caller must tell how the call ended:
@@ -54,8 +60,10 @@ def choose(
             "No LLM configs available. The prompt names none: choose some for it (llm_config_names)."
         )
     configs = get_configs()
-    skipped = {name: configs.why_missing(name) for name in names if name not in configs}
     loaded = {name: configs[name] for name in names if name in configs}
+    if any_model:
+        loaded |= {name: bare_model(name) for name in names if name not in loaded}
+    skipped = {name: configs.why_missing(name) for name in names if name not in loaded}
     if not loaded:
         raise LLMConfigsNotAvailable(
             f"No LLM configs available. {_listed(skipped)} Put the YAML files into LLM_CONFIGS_PATH and run "

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from llm_wrapper.models import ChatHistory, LLMCall, Message
 
@@ -28,12 +28,14 @@ def differences(chat: ChatHistory) -> Iterator[str]:
 
 def counted(chat: ChatHistory) -> dict[str, Any]:
     """The counters as the rows say."""
-    done = LLMCall.objects.filter(turn__chat=chat, status=LLMCall.Status.DONE)
-    sums = done.aggregate(
+    # A failed call counts where the provider said what it took.
+    answered, reported = Q(status=LLMCall.Status.DONE), Q(input_tokens__isnull=False) | Q(output_tokens__isnull=False)
+    counting = LLMCall.objects.filter(answered | reported, turn__chat=chat)
+    sums = counting.aggregate(
         input_tokens_count=Sum("input_tokens"),
         output_tokens_count=Sum("output_tokens"),
     )
-    costs = list(done.values_list("cost", flat=True))  # summed here: SQLite would sum floats
+    costs = list(counting.values_list("cost", flat=True))  # summed here: SQLite would sum floats
     newest = chat.messages.order_by("-position").values_list("position", flat=True).first()
     return {
         "last_position": newest or 0,

@@ -13,6 +13,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from llm_wrapper.errors import DatabaseUnavailable
 from llm_wrapper.models import ChatHistory
 
+from .writers import in_line
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -51,14 +53,15 @@ def _guarded(function: Callable[P, R], block: Callable[[], AbstractContextManage
             reraise=True,
         )
         try:
-            for attempt in policy:
-                with attempt, block():
-                    try:
-                        return function(*args, **kwargs)
-                    except OperationalError:
-                        if state is not None:
-                            state.restore(before)
-                        raise
+            with in_line(connection):
+                for attempt in policy:
+                    with attempt, block():
+                        try:
+                            return function(*args, **kwargs)
+                        except OperationalError:
+                            if state is not None:
+                                state.restore(before)
+                            raise
         except OperationalError as error:
             if isinstance(error, DatabaseUnavailable):
                 raise

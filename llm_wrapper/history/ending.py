@@ -11,10 +11,11 @@ from django.db.models.functions import Now
 
 from llm_wrapper import tools
 from llm_wrapper.conf import conf
-from llm_wrapper.errors import LLMWrapperError
+from llm_wrapper.errors import LLMWrapperError, TurnCancelled
 from llm_wrapper.models import ChatHistory, LLMCall, Message, ToolCall, Turn
 from llm_wrapper.types import ToolResult
 
+from . import prepared
 from .database import stage
 from .state import TurnState, lock_chat, renew, tool_step, write_steps
 from .text import storable
@@ -34,8 +35,9 @@ def fail_turn(state: TurnState, error: LLMWrapperError, *, partial_text: str = "
     status = Turn.Status.CANCELLED if cancelled else Turn.Status.FAILED
     renew(
         state,
+        to_end_it=True,
         status=status,
-        finished_at=Now(),
+        finished_at=prepared.DatabaseNow(),
         lease_expires_at=None,
         error_code=error.code,
         error_message=storable(str(error)),
@@ -60,6 +62,45 @@ def repair(turn: Turn) -> None:
     partial = _lose_calls(turn)
     position = ChatHistory.objects.values_list("last_position", flat=True).get(pk=turn.chat_id)
     _close_open_ends(turn, position, partial)
+
+
+def stop_turn(chat_id: int, *, wait: float = 2.0) -> Turn | None:
+    """Stop the turn that runs on the chat, in whichever process; None where none runs.
+
+    Its worker ends it at its next write and keeps all that has arrived. Where it has not done so after `wait` seconds
+    (it waits for a model or a tool), the turn is ended here, and the worker can write no more.
+    """
+    turn = Turn.objects.filter(chat=chat_id, status=Turn.Status.RUNNING).first()
+    if turn is None:
+        return None
+    Turn.objects.filter(pk=turn.pk, status=Turn.Status.RUNNING).update(stop_requested_at=Now())
+    until = time.monotonic() + wait
+    while time.monotonic() < until:
+        time.sleep(min(0.1, wait))
+        turn.refresh_from_db()
+        if turn.status != Turn.Status.RUNNING:
+            return turn
+    _stop_now(turn.pk)
+    turn.refresh_from_db()
+    return turn
+
+
+@stage
+def _stop_now(turn_id: int) -> None:
+    running = Turn.objects.filter(pk=turn_id, status=Turn.Status.RUNNING)
+    ended = running.update(
+        status=Turn.Status.CANCELLED,
+        fence=F("fence") + 1,
+        error_code=TurnCancelled.code,
+        error_message=str(TurnCancelled.stopped()),
+        finished_at=Now(),
+        lease_expires_at=None,
+    )
+    if not ended:
+        return
+    turn = Turn.objects.get(pk=turn_id)
+    position = lock_chat(turn.chat_id).last_position
+    _close_open_ends(turn, position, _lose_calls(turn))
 
 
 def expired_turns() -> models.QuerySet[Turn]:
@@ -93,6 +134,7 @@ def take_over(turn_id: int) -> tuple[TurnState, list[ToolCall]] | None:
         position=chat.last_position,
         system_message_id=chat.system_message_id,
         user_message=asked,
+        user_id=asked.user_id or chat.user_id,
         config_name=chat.llm_config_name,
         calls=turn.llm_calls.count(),
         tool_calls={row.provider_id: row for row in without_result},
@@ -148,4 +190,11 @@ def _close_open_ends(turn: Turn, position: int, partial_text: str) -> None:
     if steps:
         write_steps(turn.chat_id, position, steps)
     elif not turn.messages.filter(type=Message.Type.ASSISTANT).exists():
-        turn.messages.exclude(type=Message.Type.SYSTEM).update(left_context_at=position + 1)
+        stays = [Message.Type.SYSTEM, Message.Type.SUMMARY]
+        turn.messages.exclude(type__in=stays).update(left_context_at=position + 1)
+        if turn.replaces_id is not None:
+            # What was to be answered anew keeps the answer that it has.
+            asked = turn.messages.filter(type=Message.Type.USER).order_by("position").values_list("position").first()
+            if asked is not None:
+                Message.objects.filter(turn=turn.replaces_id, left_context_at=asked[0]).update(left_context_at=None)
+            Turn.objects.filter(pk=turn.pk).update(replaces=None)

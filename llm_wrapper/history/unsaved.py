@@ -9,6 +9,8 @@ from typing import Any
 from llm_wrapper.errors import LLMWrapperError
 from llm_wrapper.types import Completion, ConfigChoice, ToolCallRequest, ToolResult
 
+from .windowing import Window
+
 
 @dataclass
 class UnsavedState:
@@ -46,8 +48,8 @@ class UnsavedJournal:
             state.messages.append({"role": "user", "content": content})
         return state
 
-    def window(self, state: UnsavedState, **ignored: Any) -> tuple[int, list[dict[str, Any]]]:
-        return 1, list(state.messages)
+    def window(self, state: UnsavedState, **ignored: Any) -> Window:
+        return Window(1, list(state.messages))
 
     def start_call(self, state: UnsavedState, choice: ConfigChoice, **ignored: Any) -> Any:
         state.calls += 1

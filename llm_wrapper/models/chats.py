@@ -192,11 +192,19 @@ class Message(models.Model):
 
     def provider_message(self, *, rendered: bool) -> dict[str, Any]:
         """The step in OpenAI's format, as it is sent to a model."""
-        text = self.rendered_text if rendered and self.rendered_text is not None else self.text
-        message: dict[str, Any] = {"role": self.type, "content": text}
-        for key in ("tool_calls", "tool_call_id", "name"):
-            if key in self.payload:
-                message[key] = self.payload[key]
-        if message.get("tool_calls") and not text:
-            message["content"] = None
-        return message
+        return provider_message(self, rendered=rendered)
+
+
+def provider_message(step: Any, *, rendered: bool) -> dict[str, Any]:
+    """A step, given as a row or as its columns, in OpenAI's format."""
+    text = step.rendered_text if rendered and step.rendered_text is not None else step.text
+    if step.type == Message.Type.SUMMARY:
+        # The user's words went into it, so it must not speak with the authority of the system prompt.
+        return {"role": "user", "content": f"Summary of the earlier part of this conversation:\n{text}"}
+    message: dict[str, Any] = {"role": step.type, "content": text}
+    for key in ("tool_calls", "tool_call_id", "name"):
+        if key in step.payload:
+            message[key] = step.payload[key]
+    if message.get("tool_calls") and not text:
+        message["content"] = None
+    return message

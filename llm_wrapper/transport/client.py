@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
-from typing import Any, TypeVar
+from typing import Any
 
 from llm_wrapper.conf import conf
 from llm_wrapper.errors import LLMWrapperError, RealCallBlocked
@@ -15,10 +15,8 @@ from . import streams
 from .answers import Assembler
 from .clients import close_with_this_loop, own_async_client
 from .deadline import within
-from .failures import own_error
 from .library import litellm
 
-T = TypeVar("T")
 Item = TextChunk | Completion
 
 
@@ -54,22 +52,23 @@ class LiteLLMTransport:
 
     def complete(self, request: ModelRequest) -> Completion:
         _prepare(request)
-        with closing(_timed(request, _whole)) as outcomes:
+        with closing(_outcomes(request)) as outcomes:
             return _completion(next(outcomes))
 
     async def acomplete(self, request: ModelRequest) -> Completion:
         _prepare(request)
-        return _completion(await _awhole(request))
+        async with aclosing(_aoutcomes(request)) as outcomes:
+            return _completion(await anext(outcomes))
 
     def stream(self, request: ModelRequest) -> Generator[Item, None, None]:
         _prepare(request)
-        with closing(_timed(request, _pieces)) as outcomes:
+        with closing(_outcomes(request)) as outcomes:
             for outcome in outcomes:
                 yield _unwrapped(outcome)
 
     async def astream(self, request: ModelRequest) -> AsyncGenerator[Item, None]:
         _prepare(request)
-        async with aclosing(_apieces(request)) as outcomes:
+        async with aclosing(_aoutcomes(request)) as outcomes:
             async for outcome in outcomes:
                 yield _unwrapped(outcome)
 
@@ -90,96 +89,85 @@ def _unwrapped(outcome: Item | LLMWrapperError) -> Item:
     return outcome
 
 
-def _completion(outcome: Completion | LLMWrapperError) -> Completion:
-    if isinstance(outcome, LLMWrapperError):
-        raise outcome
-    return outcome
+def _completion(outcome: Item | LLMWrapperError) -> Completion:
+    """The outcome of a call that is not streamed."""
+    completion = _unwrapped(outcome)
+    assert isinstance(completion, Completion)
+    return completion
 
 
 # -- sync ------------------------------------------------------------------------------------------------
 
 
-def _timed(
-    request: ModelRequest, work: Callable[[ModelRequest], Generator[T, None, None]]
-) -> Generator[T | LLMWrapperError, None, None]:
+def _outcomes(request: ModelRequest) -> Generator[Item | LLMWrapperError, None, None]:
+    """The text as it arrives where it is streamed, and at the end the completion or the error."""
+    assembler = Assembler(request)
     error = None
     try:
-        with closing(within(request.timeout, lambda: work(request))) as items:
+        with closing(within(request.timeout, lambda: _call(assembler))) as items:
             yield from items
     except TimeoutError as exc:
-        error = own_error(request, exc)
+        error = assembler.failed(exc)
     if error is not None:
         yield error
 
 
-def _whole(request: ModelRequest) -> Generator[Completion | LLMWrapperError, None, None]:
-    try:
-        outcome: Completion | LLMWrapperError = Assembler(request).whole(litellm().completion(**arguments(request)))
-    except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
-        outcome = own_error(request, exc)
-    yield outcome
-
-
-def _pieces(request: ModelRequest) -> Generator[Item | LLMWrapperError, None, None]:
-    assembler, stream = Assembler(request), None
+def _call(assembler: Assembler) -> Generator[Item | LLMWrapperError, None, None]:
+    request = assembler.request
     last: Completion | LLMWrapperError
     try:
-        stream = litellm().completion(**arguments(request))
-        streams.guard(stream)
-        for chunk in stream:
-            text = assembler.add(chunk)
-            if text:
-                yield TextChunk(text)
-        last = assembler.streamed(stream)
+        answer = litellm().completion(**arguments(request))
+        if request.stream:
+            assembler.stream = answer
+            streams.guard(answer)
+            for chunk in answer:
+                text = assembler.add(chunk)
+                if text:
+                    yield TextChunk(text)
+        last = assembler.streamed() if request.stream else assembler.whole(answer)
     except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
-        last = own_error(request, exc)
+        last = assembler.failed(exc)
     finally:
         # An abandoned stream must let go of its connection, so that the provider stops writing.
-        if stream is not None:
-            streams.close(stream)
+        if assembler.stream is not None:
+            streams.close(assembler.stream)
     yield last
 
 
 # -- async -----------------------------------------------------------------------------------------------
 
 
+async def _aoutcomes(request: ModelRequest) -> AsyncGenerator[Item | LLMWrapperError, None]:
+    """The async twin of `_outcomes`. An event loop can stop waiting, so this needs no thread."""
+    assembler = Assembler(request)
+    deadline = asyncio.get_running_loop().time() + request.timeout
+    last: Completion | LLMWrapperError
+    try:
+        async with asyncio.timeout_at(deadline):
+            answer = await _acompletion(request)
+        if request.stream:
+            assembler.stream = answer
+            streams.guard(answer)
+            chunks = aiter(answer)
+            while True:
+                # Not around the whole loop: the time in which the caller works with a chunk is its own.
+                async with asyncio.timeout_at(deadline):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    break
+                text = assembler.add(chunk)
+                if text:
+                    yield TextChunk(text)
+        last = assembler.streamed() if request.stream else assembler.whole(answer)
+    except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
+        last = assembler.failed(exc)
+    finally:
+        if assembler.stream is not None:
+            await streams.aclose(assembler.stream)
+    yield last
+
+
 async def _acompletion(request: ModelRequest) -> Any:
     module = litellm()
     await close_with_this_loop(module)
     return await module.acompletion(**arguments(request), **own_async_client(module, request.config.model))
-
-
-async def _awhole(request: ModelRequest) -> Completion | LLMWrapperError:
-    try:
-        async with asyncio.timeout(request.timeout):
-            response = await _acompletion(request)
-        return Assembler(request).whole(response)
-    except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
-        return own_error(request, exc)
-
-
-async def _apieces(request: ModelRequest) -> AsyncGenerator[Item | LLMWrapperError, None]:
-    assembler, stream = Assembler(request), None
-    last: Completion | LLMWrapperError
-    deadline = asyncio.get_running_loop().time() + request.timeout
-    try:
-        async with asyncio.timeout_at(deadline):
-            stream = await _acompletion(request)
-        streams.guard(stream)
-        chunks = aiter(stream)
-        while True:
-            # Not around the whole loop: the time in which the caller works with a chunk is its own.
-            async with asyncio.timeout_at(deadline):
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                break
-            text = assembler.add(chunk)
-            if text:
-                yield TextChunk(text)
-        last = assembler.streamed(stream)
-    except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
-        last = own_error(request, exc)
-    finally:
-        if stream is not None:
-            await streams.aclose(stream)
-    yield last

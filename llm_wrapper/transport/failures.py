@@ -68,6 +68,19 @@ ERROR_OF_STATUS: dict[int | None, type[errors.ProviderError]] = {
     529: errors.ProviderOverloaded,
 }
 
+# The errors of the HTTP libraries for an answer with a status of 400 and more.
+HTTP_FAILURES = {"HTTPStatusError", "APIStatusError"}
+# What breaks inside litellm when an answer is not made as it expects, and what it says of some without a cause.
+DATA_ERRORS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
+LITELLM_COULD_NOT_READ = (
+    "Empty or invalid response from LLM endpoint",
+    "Unexpected string response from Azure",
+    "LiteLLM: provider returned",
+    "Unable to get json response",
+    "Error converting to valid response block",
+    "Got unexpected response from Ollama",
+)
+
 SENTENCE: dict[type[errors.ProviderError], str] = {
     errors.RateLimited: "is rate limited",
     errors.ProviderTimeout: "did not answer in time",
@@ -125,9 +138,31 @@ def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
     """The package's own error for what litellm raised. The most specific known class decides."""
     exc = _of_broken_stream(exc)
     kind = _kind(exc)
-    if kind in VAGUE:
+    if _unreadable(exc, kind):
+        kind = errors.InvalidProviderResponse
+    elif kind in VAGUE:
         kind = ERROR_OF_STATUS.get(_status(exc)) or _without_status(kind, exc)
     return provider_error(request, kind, f"It said: {_words(exc)}", retry_after(_headers(exc)))
+
+
+def _unreadable(exc: Exception, kind: type[errors.ProviderError]) -> bool:
+    """Whether the provider answered well as far as HTTP goes, and litellm could not make an answer of it.
+
+    litellm calls that a failure of the provider with a status of its own making, or even a bad request.
+    """
+    if kind not in (*VAGUE, errors.BadProviderRequest) or _network_failed(exc):
+        return False
+    if any(_is_http_failure(cause) for cause in _chain(exc)):
+        return False
+    if any(words in str(getattr(exc, "message", exc)) for words in LITELLM_COULD_NOT_READ):
+        return True
+    return kind in VAGUE and any(isinstance(cause, DATA_ERRORS) for cause in _chain(exc))
+
+
+def _is_http_failure(exc: BaseException) -> bool:
+    # litellm's own exceptions derive from those of the OpenAI SDK, whatever they are about.
+    own = type(exc).__module__ == "litellm.exceptions"
+    return not own and any(cls.__name__ in HTTP_FAILURES for cls in type(exc).__mro__)
 
 
 def _without_status(kind: type[errors.ProviderError], exc: Exception) -> type[errors.ProviderError]:
@@ -158,7 +193,7 @@ def _words(exc: Exception) -> str:
     text = str(getattr(exc, "message", exc)).partition("Traceback (most recent")[0].strip()
     try:
         body = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
-    except ValueError:
+    except (ValueError, RecursionError):
         return _PREFIX.sub("", text)
     error = body.get("error", body)
     words = error.get("message") if isinstance(error, dict) else error
@@ -203,7 +238,7 @@ def _headers(exc: Exception) -> dict[str, str]:
 def retry_after(headers: dict[str, str]) -> float | None:
     """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110 10.2.3).
 
-    None where the header is absent, in the past or not understood.
+    0 is "at once". None where the header is absent, in the past or not understood.
     """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         raw = headers.get(name, "").strip()
@@ -216,6 +251,6 @@ def retry_after(headers: dict[str, str]) -> float | None:
                 seconds = parsedate_to_datetime(raw).timestamp() - time.time()
             except (ValueError, TypeError):
                 continue
-        if 0 < seconds < float("inf"):
+        if 0 <= seconds < float("inf"):
             return seconds
     return None

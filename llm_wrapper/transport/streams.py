@@ -66,6 +66,18 @@ def reported_counts(stream: Any) -> set[str]:
     }
 
 
+def last_counts(stream: Any) -> tuple[Any, bool]:
+    """The newest token counts that the provider sent (litellm's usage object or None), and whether they are final.
+
+    Some providers count what goes in at the beginning, with an output that has only begun.
+    """
+    for chunk in reversed(stream.chunks):
+        usage = getattr(chunk, "usage", None)
+        if usage is not None:
+            return usage, really_ended(stream) or not chunk.choices
+    return None, False
+
+
 def close(stream: Any) -> None:
     """Let go of the connection, also in the middle of an answer."""
     for holder in _holders(stream):

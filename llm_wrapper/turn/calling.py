@@ -30,8 +30,10 @@ from llm_wrapper.types import (
     ModelRequest,
 )
 
+from . import cached
 from .effects import CallModel, CallOutcome, Effect, do
 from .progress import Progress
+from .windows import fitting_window
 
 # An answer that cannot be used may be the fault of what was asked: this is enough to keep a broken provider from being
 # called by all at once, and too little for one user to shut the others out of a healthy one.
@@ -79,6 +81,7 @@ def _choose(
             exclude={name: error.code for name, error in causes.items()},
             needs_tools=bool(progress.job.spec.tools),
             probe=len(causes) < attempts,
+            any_model=progress.job.any_model,
         )
     except AllConfigsUnavailable as error:
         error.causes = {**causes, **error.causes}
@@ -115,13 +118,13 @@ def _try(
 ) -> Generator[Effect | Event, Any, tuple[Any, Completion, CallOutcome]]:
     """One try on one config, on record whatever happens."""
     job, state, journal = progress.job, progress.state, progress.journal
-    limit = job.spec.history_window if job.spec.history_window is not None else conf.history_window
     allowed = choice.timeout or conf.call_timeout
-    first, messages = yield do(journal.window, state, limit=limit, replay_rendered=job.spec.replay_rendered)
+    visible = [tools.visible_spec(tool) for tool in job.spec.tools] if choice.tools_enabled else []
+    window = yield from fitting_window(progress, choice, visible)
     request = ModelRequest(
         config=choice,
-        messages=messages,
-        tools=[tools.visible_spec(tool) for tool in job.spec.tools] if choice.tools_enabled else [],
+        messages=window.messages,
+        tools=visible,
         params=prompts.model_params(job.spec),
         response_format=job.response_format,
         stream=job.stream and choice.stream,
@@ -132,7 +135,7 @@ def _try(
         state,
         choice,
         route=route,
-        first_position=first,
+        window=window,
         prompt_version=job.version,
         request_params=_shown_params(request),
         streamed=request.stream,
@@ -157,7 +160,15 @@ def _try(
         _probe_ended_well(progress)
         journal.save_partial(state, call, text, request.timeout)
 
-    outcome: CallOutcome = yield CallModel(request, on_text, keep)
+    outcome: CallOutcome | None = None
+    if job.response_cache is not None:
+        outcome = yield do(cached.find, job.response_cache, request, call)
+    if outcome is None:
+        outcome = yield CallModel(request, on_text, keep)
+        if job.response_cache is not None and outcome.completion is not None:
+            yield do(cached.keep, job.response_cache, request, outcome.completion)
+    elif request.stream and outcome.completion is not None:
+        yield on_text(outcome.completion.text)
     progress.unsaved_text = outcome.partial_text
     if outcome.completion is not None:
         if progress.probing:

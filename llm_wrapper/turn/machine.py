@@ -99,6 +99,7 @@ def _open(job: TurnJob, journal: Any, rendered: dict[str, Any]) -> Generator[Eff
                     text=job.message,
                     user=job.user,
                     idempotency_key=job.idempotency_key,
+                    replaces=job.replaces,
                     remembered=prompts.remembered(job.spec, job.context),
                     payload=logged(job),
                     **rendered,
@@ -150,6 +151,7 @@ def _answer(progress: Progress) -> Answering:
             latency=outcome.latency,
             time_to_first_token=outcome.time_to_first_token,
             final=final,
+            author=progress.job.llm_user,
         )
         progress.finished = final
         progress.count(completion)

@@ -33,6 +33,7 @@ class Progress:
     usage: Usage = field(default_factory=Usage)
     cost: Any = 0
     repaired: bool = False
+    summary_failed: bool = False
     finished: bool = False
     parsed: Any = None
     probing: str = ""

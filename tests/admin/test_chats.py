@@ -174,7 +174,7 @@ def test_deleting_a_chat_needs_only_its_own_permission(chat: ChatHistory, staff:
     spent = LLMCall.objects.count()
     url = reverse("admin:llm_wrapper_chathistory_delete", args=[chat.pk])
     text = client.get(url).content.decode()
-    assert "steps" in text
+    assert "Turns" in text
     assert client.post(url, {"post": "yes"}).status_code == 302
     assert not ChatHistory.objects.exists()
     assert not Message.objects.exists()

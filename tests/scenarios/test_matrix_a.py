@@ -21,8 +21,9 @@ from django.utils import timezone
 from llm_wrapper import errors, history
 from llm_wrapper.history import audit
 from llm_wrapper.models import ChatHistory, LLMCall, Message, PromptVersion, ToolCall, Turn
+from llm_wrapper.models.loading import load_prompt
 from llm_wrapper.recovery import resume
-from llm_wrapper.repositories import LLMCommunicationWrapper, load_prompt
+from llm_wrapper.repositories import LLMCommunicationWrapper
 from llm_wrapper.testing import scripted_model, text, tool_call
 from llm_wrapper.turn import TurnJob, resume_turn
 from tests import host_tools

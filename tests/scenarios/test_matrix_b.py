@@ -224,7 +224,8 @@ def deletes_the_chat(order: int) -> str:
 
 @pytest.mark.parametrize("when", ["in the call", "in a failing call", "in the stream", "in the tool"])
 def test_b7_a_chat_that_is_deleted_in_a_turn_stays_deleted(make_prompt, make_tool, when):
-    """B7: the turn of a chat that is deleted meanwhile ends with a clear error and writes nothing any more."""
+    """B7: the turn of a chat that is deleted meanwhile ends with a clear error and writes nothing any more. Its call
+    is closed and stays for what it cost."""
     make_prompt(tools=[make_tool("tests.scenarios.test_matrix_b.deletes_the_chat")])
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     first = {"in the tool": tool_call("deletes_the_chat", order=1), "in a failing call": rate_limit(1)}
@@ -232,8 +233,11 @@ def test_b7_a_chat_that_is_deleted_in_a_turn_stays_deleted(make_prompt, make_too
     send = wrapper.stream_user_message if when == "in the stream" else wrapper.send_user_message_and_get_response
     with transport.using(Model(first.get(when, "one two"), "Done.", during=delete)), pytest.raises(errors.TurnLost):
         list(send("hi"))
-    for model in (ChatHistory, Turn, Message, LLMCall, ToolCall):
+    for model in (ChatHistory, Turn, Message, ToolCall):
         assert not model.objects.exists(), model
+    call = LLMCall.objects.get()
+    assert (call.turn, call.partial_text) == (None, "")
+    assert call.status != LLMCall.Status.RUNNING
     with scripted_model(), pytest.raises(ChatHistory.DoesNotExist):
         wrapper.send_user_message_and_get_response("still there?")
 

@@ -9,8 +9,9 @@ from django.utils import timezone
 from llm_wrapper import errors, history, transport
 from llm_wrapper.history import audit
 from llm_wrapper.models import ChatHistory, LLMCall, Message, ToolCall, Turn
+from llm_wrapper.models.loading import load_prompt
 from llm_wrapper.recovery import resume
-from llm_wrapper.repositories import LLMCommunicationWrapper, load_prompt
+from llm_wrapper.repositories import LLMCommunicationWrapper
 from llm_wrapper.testing import scripted_model, tool_calls
 from llm_wrapper.turn import TurnJob, run_turn
 from llm_wrapper.turn.drivers import Listening, _perform
@@ -54,7 +55,7 @@ def test_a2_a_turn_dropped_at_any_effect_is_repaired_by_the_next_send(make_promp
     from tests import host_tools
 
     make_prompt(tools=[make_tool("tests.host_tools.order_state")])
-    prompt, version = load_prompt("support")
+    prompt, version, *_ = load_prompt("support")
 
     def job(chat_id):
         return TurnJob(
@@ -110,7 +111,7 @@ def assert_tool_calls_are_paired(messages):
 def test_a6_a_worker_that_wakes_up_after_its_turn_was_taken_over_cannot_write(make_prompt):
     """A6: a worker that slept past its lease is refused its writes."""
     make_prompt()
-    _, version = load_prompt("support")
+    _, version, *_ = load_prompt("support")
     chat = history.create_chat()
     job = TurnJob(chat_id=chat.pk, message="hello", spec=version.spec(), version=version, config_names=["demo"])
     with scripted_model("late", "Fine."):
@@ -155,7 +156,7 @@ def test_b1_a_send_may_wait_for_the_running_turn(make_prompt, monkeypatch):
 def crashed_at(make_tool, make_prompt, tool, stop):
     """A turn with one tool call whose worker died after `stop` effects; gives the turn."""
     make_prompt(tools=[tool])
-    prompt, version = load_prompt("support")
+    prompt, version, *_ = load_prompt("support")
     chat = history.create_chat(prompt_template_id=prompt.pk)
     job = TurnJob(
         chat_id=chat.pk,
@@ -236,7 +237,7 @@ def test_a_living_turn_is_not_resumed(make_prompt):
 def test_a6_the_former_worker_of_a_resumed_turn_cannot_write(make_prompt):
     """A6: after a take-over that keeps the turn running, the fencing number refuses the former worker."""
     make_prompt()
-    prompt, version = load_prompt("support")
+    prompt, version, *_ = load_prompt("support")
     chat = history.create_chat(prompt_template_id=prompt.pk)
     job = TurnJob(chat_id=chat.pk, message="hello", spec=version.spec(), version=version, config_names=["demo"])
     with scripted_model("late"):

@@ -1,10 +1,22 @@
+from decimal import Decimal
+
 import pytest
 
-from llm_wrapper.errors import ContentRefused, InvalidProviderResponse
-from llm_wrapper.types import Usage
+from llm_wrapper.errors import (
+    ContentRefused,
+    InvalidProviderResponse,
+    ProviderError,
+    ProviderTimeout,
+    RateLimited,
+    StreamCut,
+)
+from llm_wrapper.transport import answers
+from llm_wrapper.types import Price, Usage
 
 from .conftest import DOORS, STREAMED
-from .provider import USAGE, chunk, message, says, sends, streams, text_chunks, tool_call
+from .provider import USAGE, chunk, fails, message, says, sends, streams, text_chunks, tool_call
+
+PRICE = Price(input=Decimal(10), output=Decimal(20))
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -123,3 +135,118 @@ def test_c8_any_text_passes(provider, ask, door):
     text = "a\x00b 🎉 \u2028 " + "x" * 100_000
     provider.answers = [streams(*text_chunks(text)) if door in STREAMED else sends(message(text))]
     assert ask(door)[1].text == text
+
+
+FLOOD = [tool_call("f", "{}", id=f"call_{number}", index=number) for number in range(300)]
+# What the answer is -> the error, the answer as a whole, and its chunks.
+BILLED = {
+    "empty": (InvalidProviderResponse, message(None), text_chunks("")),
+    "refused": (ContentRefused, message("", finish="content_filter"), text_chunks("", finish="content_filter")),
+    "too many tool calls": (
+        InvalidProviderResponse,
+        message(None, finish="tool_calls", tool_calls=FLOOD),
+        [
+            chunk({"role": "assistant", "tool_calls": FLOOD}),
+            chunk({}, finish="tool_calls"),
+            chunk(usage=USAGE),
+        ],
+    ),
+    "no choices": (InvalidProviderResponse, {**message("x"), "choices": []}, [chunk(usage=USAGE)]),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("case", BILLED)
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "hosted_vllm/x"])
+def test_an_answer_that_is_none_has_its_price(provider, ask, model, case, door):
+    """The provider bills an answer that is refused here too, so its error carries tokens, cost and whose price it is."""
+    error, whole, chunks = BILLED[case]
+    provider.answers = [streams(*chunks) if door in STREAMED else sends(whole)]
+    with pytest.raises(error if case != "no choices" else ProviderError) as caught:
+        ask(door, model, price=PRICE)
+    failed = caught.value
+    assert (failed.usage.input_tokens, failed.usage.output_tokens) == (11, 7)
+    assert (failed.cost, failed.price_source) == (Decimal("0.00025"), "config")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_answer_that_is_too_long_has_its_price(provider, ask, settings, door):
+    """An answer that is stopped for its length carries what was counted before it was stopped."""
+    settings.LLM_WRAPPER_MAX_ANSWER_CHARS = 20
+    long = chunk({"content": "word " * 10})
+    provider.answers = [
+        streams(chunk({"role": "assistant", "content": ""}, usage=USAGE), long, *text_chunks("x"))
+        if door in STREAMED
+        else says("word " * 10)
+    ]
+    with pytest.raises(InvalidProviderResponse, match="LLM_WRAPPER_MAX_ANSWER_CHARS") as caught:
+        ask(door, price=PRICE)
+    if door in STREAMED:
+        # Counted in the middle of the answer: what goes in is known, what comes out has only begun.
+        assert caught.value.usage == Usage(input_tokens=11)
+        assert (caught.value.cost, caught.value.price_source) == (None, "")
+    else:
+        assert (caught.value.usage, caught.value.cost) == (Usage(11, 7), Decimal("0.00025"))
+
+
+@pytest.mark.parametrize("door", STREAMED)
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "hosted_vllm/x", "azure/x"])
+def test_a_stream_that_is_cut_after_its_counts_has_its_price(provider, ask, model, door):
+    """A stream whose connection breaks after the usage chunk is cut, and carries that chunk's counts."""
+    without_finish = [*text_chunks("Hello")[:-2], chunk(usage=USAGE)]
+    provider.answers = [streams(*without_finish, cut=True)]
+    with pytest.raises(StreamCut) as caught:
+        ask(door, model, price=PRICE)
+    assert (caught.value.usage, caught.value.cost) == (Usage(11, 7), Decimal("0.00025"))
+
+
+@pytest.mark.parametrize("door", STREAMED)
+def test_a_stream_whose_time_is_up_has_what_was_counted(provider, ask, door):
+    """So does one that is given up while it goes on, also where another thread reads it."""
+
+    def counts_and_waits(handler):
+        handler.start_stream()
+        handler.piece(chunk({"role": "assistant", "content": "Hello"}))
+        handler.piece(chunk(usage=USAGE))
+        handler.server.release.wait(20)
+        handler.close_connection = True
+
+    provider.answers = [counts_and_waits]
+    with pytest.raises(ProviderTimeout) as caught:
+        ask(door, timeout=1, price=PRICE)
+    assert (caught.value.usage, caught.value.cost) == (Usage(11, 7), Decimal("0.00025"))
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "hosted_vllm/x"])
+def test_c11_a_failure_without_counts_is_not_priced(provider, ask, model, door):
+    """A failed call of which the provider counted nothing has no usage and no cost, and no estimate of them."""
+    cut = streams(*text_chunks("Hello", usage=None)[:-1], cut=True)
+    empty = streams(*text_chunks("", usage=None)) if door in STREAMED else sends(message(None, usage=None))
+    for answer in (fails(429), empty, *([cut] if door in STREAMED else [])):
+        provider.answers = [answer]
+        with pytest.raises((RateLimited, InvalidProviderResponse, StreamCut)) as caught:
+            ask(door, model, price=PRICE)
+        assert (caught.value.usage, caught.value.cost, caught.value.price_source) == (None, None, "")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_c11_litellms_own_answer_is_not_counted(provider, ask, door):
+    """litellm makes an empty answer of one kind of refusal, and guesses its tokens, which nobody gets to see."""
+    words = "Could not finish the message because max_tokens or model output limit was reached."
+    provider.answers = [fails(400, words)]
+    with pytest.raises(InvalidProviderResponse, match="length") as caught:
+        ask(door, price=PRICE)
+    assert (caught.value.usage, caught.value.cost) == (None, None)
+
+
+def test_an_answer_is_not_lost_to_its_price(provider, ask, monkeypatch, caplog):
+    """Where the cost cannot be worked out the answer stays, with a cost that is unknown and a line in the log."""
+
+    def breaks(*args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(answers, "price", breaks)
+    completion = ask()[1]
+    assert (completion.text, completion.cost, completion.price_source) == ("Hello there.", None, "")
+    assert "ZeroDivisionError" in caplog.text

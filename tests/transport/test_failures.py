@@ -8,8 +8,8 @@ from llm_wrapper import errors
 from llm_wrapper.transport import failures
 from llm_wrapper.transport.library import litellm
 
-from .conftest import KEY, STREAMED
-from .provider import fails, sends, streams
+from .conftest import DOORS, KEY, STREAMED
+from .provider import chunk, fails, message, sends, streams, tool_call
 
 # Names of the table that litellm.exceptions does not define as exceptions of its own.
 ELSEWHERE = set()
@@ -61,9 +61,7 @@ MODELS = ["openai/x", "hosted_vllm/x", "azure/x", "anthropic/x", "gemini/x", "gr
 
 
 @pytest.mark.parametrize("status", STATUSES)
-@pytest.mark.parametrize(
-    "model", ["openai/x", "hosted_vllm/x", "azure/x", "anthropic/x", "gemini/x", "groq/x", "ollama_chat/x"]
-)
+@pytest.mark.parametrize("model", MODELS)
 def test_a_status_means_the_same_with_every_provider(provider, ask, model, status):
     """Whichever provider answers with a status, the error is the same, and quotes the provider's words."""
     provider.answers = [fails(status, "The words of the provider.")]
@@ -72,6 +70,68 @@ def test_a_status_means_the_same_with_every_provider(provider, ask, model, statu
     assert type(caught.value) is STATUSES[status]
     if not isinstance(caught.value, failures.SILENT):
         assert str(caught.value).endswith("It said: The words of the provider.")
+
+
+DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
+UNREADABLE = {
+    "HTML": sends(b"<html>Please log in.</html>"),
+    "nothing": sends(b""),
+    "half of it": sends(b'{"id": "x", "choi'),
+    "null": sends(b"null"),
+    "a list": sends(b"[]"),
+    "a string": sends(b'"x"'),
+    "a number": sends(b"7"),
+    "an empty object": sends(b"{}"),
+    "no text": sends(b'{"choices": "\xff\xfe"}'),
+    "too deep": sends(DEEP.encode()),
+    "choices that are none": sends({**message("x"), "choices": None}),
+    "choices of another type": sends({**message("x"), "choices": "abc"}),
+    "no message": sends({**message("x"), "choices": [{"index": 0, "message": None, "finish_reason": "stop"}]}),
+    "tool calls of another type": sends(message(None, tool_calls=[7])),
+    "arguments too deep": sends(message(None, tool_calls=[tool_call("f", DEEP)])),
+}
+
+
+@pytest.mark.parametrize("door", ["complete", "acomplete"])
+@pytest.mark.parametrize("body", UNREADABLE)
+@pytest.mark.parametrize("model", MODELS)
+def test_c6_an_answer_that_cannot_be_read_is_an_invalid_one(provider, ask, model, door, body):
+    """A 200 with a body that is no answer is not taken for a server that fails, nor for a request that is bad."""
+    provider.answers = [UNREADABLE[body]]
+    with pytest.raises(errors.InvalidProviderResponse):
+        ask(door, model)
+
+
+UNREADABLE_STREAMS = {
+    "HTML": sends(b"<html>Please log in.</html>"),
+    "nothing": streams(done=False),
+    "broken JSON": streams(b"data: {bad\n\n"),
+    "a number": streams(b"data: 7\n\n"),
+    "choices of another type": streams({**chunk({}), "choices": "abc"}),
+    "no text": streams(b'data: {"choices": "\xff\xfe"}\n\n'),
+    "too deep": streams(f"data: {DEEP}\n\n".encode()),
+}
+
+
+@pytest.mark.parametrize("door", STREAMED)
+@pytest.mark.parametrize("body", UNREADABLE_STREAMS)
+@pytest.mark.parametrize("model", ["openai/x", "hosted_vllm/x", "azure/x"])
+def test_c6_a_stream_that_holds_nothing_of_an_answer_is_an_invalid_one(provider, ask, model, door, body):
+    """The same for a stream of which nothing could be read; one that broke off later is cut."""
+    provider.answers = [UNREADABLE_STREAMS[body]]
+    with pytest.raises(errors.InvalidProviderResponse):
+        ask(door, model)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("status", [400, 500, 503])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_failure_whose_body_cannot_be_read_is_what_its_status_says(provider, ask, model, door, status):
+    """A proxy's HTML page with a status of its own is no answer of the model, however it is written."""
+    provider.answers = [sends(b"<html>Bad, bad.</html>", status)]
+    with pytest.raises(errors.ProviderError) as caught:
+        ask(door, model)
+    assert type(caught.value) is STATUSES[status]
 
 
 def test_a_conversation_that_is_too_long(provider, ask):
@@ -96,7 +156,8 @@ def test_a_stream_that_fails_before_its_first_chunk_fails_like_a_plain_call(prov
         ({"retry-after": "20"}, 20),
         ({"retry-after": " 1.5 "}, 1.5),
         ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after": "0"}, None),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after-ms": "0", "retry-after": "9"}, 0),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "99999"}, 99999),
         ({"retry-after": "inf"}, None),

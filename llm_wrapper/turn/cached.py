@@ -1,0 +1,63 @@
+"""Answers given before to the very same request, in Django's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from decimal import Decimal
+from typing import Any
+
+from django.core.cache import caches
+
+from llm_wrapper.conf import conf
+from llm_wrapper.models import LLMCall
+from llm_wrapper.types import Completion, ModelRequest, ResponseCache, Usage
+
+from .effects import CallOutcome
+
+# What a call that was not made took, and whose price that is.
+NOTHING = Usage(input_tokens=0, output_tokens=0)
+SOURCE = "response cache"
+
+
+def find(cache: ResponseCache, request: ModelRequest, call: LLMCall) -> CallOutcome | None:
+    """The outcome of a call whose answer is in the cache: no tokens, no cost, and marked as such on its row."""
+    started = time.monotonic()
+    text = caches[conf.cache_alias].get(_key(cache, request))
+    if not isinstance(text, str):
+        return None
+    LLMCall.objects.filter(pk=call.pk).update(cache_hit=True)
+    completion = Completion(
+        text=text,
+        tool_calls=(),
+        finish_reason="stop",
+        usage=NOTHING,
+        cost=Decimal(0),
+        price_source=SOURCE,
+        model=request.config.model,
+        response_id="",
+    )
+    return CallOutcome(completion, None, "", time.monotonic() - started, None)
+
+
+def keep(cache: ResponseCache, request: ModelRequest, completion: Completion) -> None:
+    """Remember an answer. One that asks for tools is not kept: what they give may change."""
+    if completion.text and not completion.tool_calls:
+        caches[conf.cache_alias].set(_key(cache, request), completion.text, cache.lifetime)
+
+
+def _key(cache: ResponseCache, request: ModelRequest) -> str:
+    """All that an answer depends on, as a digest; also the config, since two may reach different servers."""
+    wanted = request.response_format
+    parts: dict[str, Any] = {
+        "scope": cache.scope,
+        "config": request.config.name,
+        "model": request.config.model,
+        "params": {**request.config.params, **request.params},
+        "messages": request.messages,
+        "tools": request.tools,
+        "format": wanted.model_json_schema() if wanted is not None else None,
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return f"llm_wrapper:answer:{digest}"
