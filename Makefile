@@ -52,7 +52,7 @@ browser: $(STAMP)
 	$(RUN) -m pytest -m browser
 
 chaos: $(STAMP)
-	$(RUN) -m pytest -m chaos -s
+	$(RUN) -m tests.chaos
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --progress-bar off --quiet --group bench

@@ -14,7 +14,7 @@ from django.core.exceptions import FieldDoesNotExist
 
 from llm_wrapper import history
 from llm_wrapper.conf import conf
-from llm_wrapper.errors import CannotRegenerate, DuplicateSystemMessage
+from llm_wrapper.errors import DuplicateSystemMessage
 from llm_wrapper.events import Event, TextDelta, TurnFinished
 from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
 from llm_wrapper.turn import TurnJob, adrive, checked_message, drive, refuse_running_loop, run_turn
@@ -234,12 +234,12 @@ class Chat:
         """Have the newest message answered anew. The answer before stays on record and leaves the context. Raises
         CannotRegenerate where there is no message."""
         refuse_running_loop()
-        newest = newest_question(self.chat_db_model.pk)
+        newest = history.newest_question(self.chat_db_model.pk)
         return self.send_user_msg_to_llm(model_name, newest.text, newest.user, replaces=newest.turn_id, **options)
 
     async def aregenerate(self, model_name: str, **options: Any) -> Answer:
         """The async twin of `regenerate`."""
-        newest = await sync_to_async(newest_question)(self.chat_db_model.pk)
+        newest = await sync_to_async(history.newest_question)(self.chat_db_model.pk)
         return await self.asend_user_msg_to_llm(
             model_name, newest.text, newest.user, replaces=newest.turn_id, **options
         )
@@ -328,16 +328,6 @@ def service_user(username: str) -> Any:
     else:
         columns["is_active"] = False
     return model._default_manager.get_or_create(**{model.USERNAME_FIELD: username}, defaults=columns)[0]
-
-
-def newest_question(chat_id: int) -> Message:
-    """The user message of the chat's newest turn. Raises CannotRegenerate where there is none."""
-    asked = Message.objects.filter(chat=chat_id, type=Message.Type.USER, turn__isnull=False)
-    # A repair request of a turn is a user message, too.
-    newest = asked.exclude(payload__has_key="system_generated").order_by("-position").first()
-    if newest is None:
-        raise CannotRegenerate("The chat has no message that could be answered anew. Send one.")
-    return newest
 
 
 async def _threaded(function: Any, *args: Any) -> Any:

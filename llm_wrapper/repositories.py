@@ -14,7 +14,7 @@ from llm_wrapper import configs, errors, history, prompts
 from llm_wrapper.events import Event, TurnFinished
 from llm_wrapper.history.database import statement
 from llm_wrapper.history.unsaved import UnsavedJournal
-from llm_wrapper.models import ChatHistory, Message, PromptTemplate
+from llm_wrapper.models import ChatHistory, Message, PromptTemplate, Turn
 from llm_wrapper.models.loading import LoadedPrompt, load_prompt
 from llm_wrapper.turn import TurnJob, adrive, checked_message, drive, refuse_running_loop, run_turn
 from llm_wrapper.turn.render import initial_steps
@@ -163,6 +163,37 @@ class LLMCommunicationWrapper:
         async with aclosing(adrive(run_turn(job, history))) as events:
             async for event in events:
                 yield event
+
+    def regenerate_response(
+        self, context_vars: Mapping[str, Any] | None = None, retry_on_openai_time_limit: bool = False
+    ) -> LLMReply:
+        """Have the newest message answered anew. The answer before stays on record and leaves the context; where the
+        new one fails it stays in force. Raises CannotRegenerate where there is no message."""
+        refuse_running_loop()
+        job = self._anew(context_vars, retry_on_openai_time_limit)
+        return _reply(list(drive(run_turn(job, history))))
+
+    async def aregenerate_response(
+        self, context_vars: Mapping[str, Any] | None = None, retry_on_openai_time_limit: bool = False
+    ) -> LLMReply:
+        """The async twin of `regenerate_response`."""
+        job = await sync_to_async(self._anew)(context_vars, retry_on_openai_time_limit)
+        async with aclosing(adrive(run_turn(job, history))) as events:
+            return _reply([event async for event in events])
+
+    def stop(self) -> Turn | None:
+        """Stop the turn that runs on the chat, in whichever process; None where none runs. What has arrived stays."""
+        refuse_running_loop()
+        return history.stop_turn(self._chat.pk)
+
+    async def astop(self) -> Turn | None:
+        """The async twin of `stop`."""
+        return await sync_to_async(history.stop_turn)(self._chat.pk)
+
+    def _anew(self, context_vars: Mapping[str, Any] | None, fail_over: bool) -> TurnJob:
+        newest = history.newest_question(self._chat.pk)
+        job = self._job(newest.text, context_vars, fail_over, None, 0.0, stream=False)
+        return replace(job, replaces=newest.turn_id)
 
     @statement
     def _job(

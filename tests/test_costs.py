@@ -58,7 +58,7 @@ def test_everything_is_counted_and_summed():
         calls=5,
         failed=2,
         cache_hits=1,
-        input_tokens=307,
+        input_tokens=207,
         output_tokens=30,
         cached_tokens=40,
         reasoning_tokens=3,
@@ -86,7 +86,9 @@ def test_many_small_costs_lose_nothing():
     amounts = [Decimal(f"0.{number * 7919 % 10**10:010d}") for number in range(1, 3001)]
     call()
     (first,) = LLMCall.objects.all()
-    copies = [LLMCall(**{field.name: getattr(first, field.name) for field in LLMCall._meta.fields[1:]}) for _ in amounts]
+    copies = [
+        LLMCall(**{field.name: getattr(first, field.name) for field in LLMCall._meta.fields[1:]}) for _ in amounts
+    ]
     for copy, amount in zip(copies, amounts, strict=True):
         copy.cost = amount
     LLMCall.objects.bulk_create(copies)

@@ -19,7 +19,7 @@ from llm_wrapper.models import ApiToken
 from .base import BaseAdmin, badge
 
 
-class TokenForm(forms.ModelForm):  # type: ignore[type-arg]
+class TokenForm(forms.ModelForm):
     """A new token; its digest comes with its key."""
 
     scopes = forms.MultipleChoiceField(
@@ -75,7 +75,7 @@ class ApiTokenAdmin(BaseAdmin):
     @sensitive_variables("key")
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
         if not _is_boss(request):
-            obj.user = request.user
+            obj.user_id = request.user.pk
         key = tokens.give_key(obj)
         obj.save()
         request.llm_wrapper_key = key  # type: ignore[attr-defined]

@@ -153,7 +153,7 @@ def _ask(job: TurnJob) -> LLMReply:
 
 def _sent(chat_id: int, reply: LLMReply) -> SentOut:
     chat = ChatHistory.objects.select_related("prompt_template").defer("chat_history").get(pk=chat_id)
-    answer = Message.objects.select_related("turn").filter(pk=reply.id)
+    answer = Message.objects.select_related("turn").filter(pk__in=[reply.id])
     return SentOut(**shown.session(chat), reply=shown.outs(answer)[0])
 
 

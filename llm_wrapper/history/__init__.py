@@ -14,7 +14,7 @@ from .running import (
 )
 from .state import TurnState
 from .summaries import save_summary, start_summary, to_sum_up
-from .views import context_of, processed_messages, rate, stored_reply, thumbs_counts
+from .views import context_of, newest_question, processed_messages, rate, stored_reply, thumbs_counts
 from .windowing import Budget, Window, window
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "fail_turn",
     "finish_tool",
     "lose_call",
+    "newest_question",
     "open_turn",
     "processed_messages",
     "rate",

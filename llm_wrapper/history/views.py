@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
-from llm_wrapper.errors import TurnFailedBefore
+from llm_wrapper.errors import CannotRegenerate, TurnFailedBefore
 from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
 from llm_wrapper.models.journal import provider_messages, sent_steps
 from llm_wrapper.types import LLMReply, Usage
@@ -85,6 +85,16 @@ def rate(chat_id: int, message_id: int, thumb: int | None) -> bool:
     step = answers.only("position").get()
     ChatHistory.objects.filter(pk=chat_id).update(chat_history=SetInEntry(last - step.position + 1, "thumb", thumb))
     return True
+
+
+def newest_question(chat_id: int) -> Message:
+    """The user's message that was asked last. Raises CannotRegenerate where there is none."""
+    asked = Message.objects.filter(chat=chat_id, type=Message.Type.USER, turn__isnull=False)
+    # What a turn asks of the model by itself, like the repair of an answer, is a user message, too.
+    newest = asked.exclude(payload__has_key="system_generated").order_by("-position").first()
+    if newest is None:
+        raise CannotRegenerate("The chat has no message that could be answered anew. Send one.")
+    return newest
 
 
 def thumbs_counts(chat: ChatHistory) -> dict[str, int]:

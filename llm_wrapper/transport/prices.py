@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache
 from importlib.metadata import distribution
 from typing import Any
@@ -15,6 +15,7 @@ from .library import litellm
 # The places that costs are stored with, so that a reply's cost is the sum of its rows.
 PLACES = Decimal("1e-10")
 MILLION = 1_000_000
+_DIGITS = Context(prec=14)  # of a float's 15 to 17, those that sums and products of floats get right
 _TABLE = "model_prices_and_context_window_backup.json"
 
 
@@ -74,9 +75,9 @@ def _from_table(model: str, usage: Usage, raw_usage: Any) -> Decimal | None:
                 return None
     except (module.exceptions.ModelNotMappedError, module.exceptions.BadRequestError, module.exceptions.NotFoundError):
         return None
-    # litellm counts in floats: 11 tokens at 1.5e-7 are 1.6499999999999998e-06. Their error is far below half of the
-    # last place, so rounding gives what decimals give (tests/transport/test_prices.py tries the whole table).
-    return (Decimal(repr(cost_in)) + Decimal(repr(cost_out))).quantize(PLACES)
+    # litellm counts in floats: 11 tokens at 1.5e-7 are 1.6499999999999998e-06. Their error is in the last digits, and
+    # without those the cost is what decimals give (tests/transport/test_prices.py tries the whole table).
+    return _DIGITS.plus(Decimal(repr(cost_in)) + Decimal(repr(cost_out))).quantize(PLACES)
 
 
 def _is_free(entry: Any, side: str, cost: float) -> bool:

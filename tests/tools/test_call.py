@@ -229,9 +229,11 @@ def _hostile(rng: random.Random) -> str:
     return "{" + text + "}"
 
 
-def test_f6_no_argument_set_changes_a_context_param() -> None:
-    """Over 2,000 hostile argument sets, the function gets the server's value or is not called."""
-    rng = random.Random(20261)
+@pytest.mark.parametrize(("seed", "sets"), [(20261, 2000), pytest.param(20262, 10_000, marks=pytest.mark.chaos)])
+def test_f6_no_argument_set_changes_a_context_param(seed: int, sets: int) -> None:
+    """Over 2,000 hostile argument sets, and 10,000 in `make chaos`, the function gets the server's value or is not
+    called."""
+    rng = random.Random(seed)
     parameters = {
         "type": "object",
         "additionalProperties": True,
@@ -241,7 +243,7 @@ def test_f6_no_argument_set_changes_a_context_param() -> None:
     spec = {"name": "f", "parameters": parameters}
     tools = [stored(), stored(spec=spec), stored(defaults={"limit": 9})]
     outcomes = {"called": 0, "context_param_refused": 0, "bad_arguments": 0}
-    for number in range(2000):
+    for number in range(sets):
         one = rng.choice(tools)
         call = prepare(one, _hostile(rng), {"user_id": number, "city": "context", "days": "context"})
         if isinstance(call, ToolResult):

@@ -21,7 +21,7 @@ from llm_wrapper.models import ChatHistory, LLMCall, LLMConfigName, Message, Pro
 from llm_wrapper.repositories import LLMCommunicationWrapper
 from tests.transport.provider import Provider, fails, says
 
-pytestmark = [pytest.mark.wire, pytest.mark.django_db(transaction=True)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 ROOT = Path(__file__).parent.parent.parent
 RETRY_AFTER = 20
@@ -110,6 +110,7 @@ def texts(processes, sends):
     return [[f"{process}-{number}" for number in range(sends)] for process in range(processes)]
 
 
+@pytest.mark.wire
 def test_a_limited_config_is_left_alone_by_all_processes(write_prompt, providers, tmp_path):
     """Of 100 sends by 4 processes the limited config gets at most 8, no caller sees an error, and each call's route
     says why its config was chosen."""
@@ -134,6 +135,7 @@ def test_a_limited_config_is_left_alone_by_all_processes(write_prompt, providers
         assert "rate_limited" in call.route["skipped"]["limited"]
 
 
+@pytest.mark.wire
 def test_where_the_only_config_is_limited_callers_are_told_when_to_return(write_prompt, providers, tmp_path):
     """Where the only config is limited, each caller gets AllConfigsUnavailable with the time to wait, at once and
     without a request where the limit is known; every message is kept."""
@@ -156,24 +158,24 @@ def test_where_the_only_config_is_limited_callers_are_told_when_to_return(write_
 
 
 def test_b1_eight_processes_on_one_chat_lose_nothing(write_prompt, tmp_path):
-    """B1: 160 sends by 8 processes on one chat are all answered, in steps without a gap; no process meets a locked
+    """B1: 400 sends by 8 processes on one chat are all answered, in steps without a gap; no process meets a locked
     database, and rows, transcript and counters agree."""
     write_prompt(well=1)
     chat_id = LLMCommunicationWrapper(prompt_name="support").chat_history_id
-    sent = texts(8, 20)
+    sent = texts(8, 50)
     job = {"chat_id": chat_id, "wait": 30, "scripted": True}
-    outcomes = storm(tmp_path, [{**job, "texts": part} for part in sent])
+    outcomes = storm(tmp_path, [{**job, "texts": part} for part in sent], timeout=300)
 
     assert [outcome for outcome in outcomes if outcome["code"]] == []
     steps = list(Message.objects.order_by("position").values_list("position", "type", "text"))
-    assert [position for position, _, _ in steps] == list(range(1, 321))
-    assert [type_ for _, type_, _ in steps] == ["user", "assistant"] * 160
+    assert [position for position, _, _ in steps] == list(range(1, 801))
+    assert [type_ for _, type_, _ in steps] == ["user", "assistant"] * 400
     order = [text for _, type_, text in steps if type_ == "user"]
     for part in sent:
         assert [text for text in order if text in part] == part
     chat = ChatHistory.objects.get()
     assert list(differences(chat)) == []
-    assert (chat.turn_count, chat.input_tokens_count) == (160, 1600)
+    assert (chat.turn_count, chat.input_tokens_count) == (400, 4000)
     told = StringIO()
     call_command("llm_check_history", stdout=told)
     assert told.getvalue().strip() == "1 chat(s) checked, 0 with differences."
