@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import make_password
-from django.core.exceptions import FieldDoesNotExist
+from django.db import IntegrityError
+from django.db.models import CharField, EmailField, QuerySet
 
 from llm_wrapper import history
 from llm_wrapper.conf import conf
-from llm_wrapper.errors import DuplicateSystemMessage
-from llm_wrapper.events import Event, TextDelta, TurnFinished
+from llm_wrapper.errors import ConfigError, DuplicateSystemMessage, LLMConfigsNotAvailable
+from llm_wrapper.events import Event, StreamReset, TextDelta, TurnFinished
 from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
 from llm_wrapper.turn import TurnJob, adrive, checked_message, drive, refuse_running_loop, run_turn
 from llm_wrapper.types import LLMReply, PromptSpec, ResponseCache, Usage
+
+# A config's name, or a litellm model id; or several of them.
+Models = str | Sequence[str]
+LONGEST_NAME: int = LLMCall._meta.get_field("config_name").max_length
 
 
 class Answer(tuple[Message, Message]):
@@ -133,10 +139,15 @@ class Chat:
 
     def get_msg_history(self) -> list[dict[str, Any]]:
         """The messages that a call made now would send, in OpenAI's format."""
+        refuse_running_loop()
         return history.context_of(self._row())
 
-    def get_messages(self) -> Iterable[Message]:
-        """All steps, oldest first."""
+    async def aget_msg_history(self) -> list[dict[str, Any]]:
+        """The async twin of `get_msg_history`."""
+        return await _threaded(self.get_msg_history)
+
+    def get_messages(self) -> QuerySet[Message]:
+        """All steps, oldest first; for `for` and for `async for`."""
         return self.chat_db_model.messages.order_by("position")
 
     def _add(self, kind: str, text: str, user: Any) -> Message:
@@ -149,10 +160,12 @@ class Chat:
 
     # -- with a model ----------------------------------------------------------------------------------
 
-    def send_user_msg_to_llm(self, model_name: str, text: str, user: Any = None, **options: Any) -> Answer:
+    def send_user_msg_to_llm(self, model_name: Models, text: str, user: Any = None, **options: Any) -> Answer:
         """Send a message and wait for the answer: `ai_msg, user_msg = chat.send_user_msg_to_llm(...)`.
 
-        `model_name` is the name of a config, or any litellm model id (its key then comes from the environment).
+        `model_name` is the name of a config, or any litellm model id (its key then comes from the environment); so it
+        must never be taken as it is from outside. Of several names one is drawn, the chat stays with it, and leaves it
+        for another where it is limited, slow or dead.
         `options`, all optional:
 
         - `include_chat_history` (True): send what was said before; False sends only the system message and this one.
@@ -171,22 +184,22 @@ class Chat:
         refuse_running_loop()
         return self._settle(list(drive(run_turn(self._job(model_name, text, user, **options), history))))
 
-    async def asend_user_msg_to_llm(self, model_name: str, text: str, user: Any = None, **options: Any) -> Answer:
+    async def asend_user_msg_to_llm(self, model_name: Models, text: str, user: Any = None, **options: Any) -> Answer:
         """The async twin of `send_user_msg_to_llm`."""
         job = await sync_to_async(self._job)(model_name, text, user, **options)
         async with aclosing(adrive(run_turn(job, history))) as events:
             return await sync_to_async(self._settle)([event async for event in events])
 
-    def call_llm(self, model_name: str, message: str, user: Any = None, **options: Any) -> Answer:
+    def call_llm(self, model_name: Models, message: str, user: Any = None, **options: Any) -> Answer:
         """`send_user_msg_to_llm` under its newer name."""
         return self.send_user_msg_to_llm(model_name, message, user, **options)
 
-    async def acall_llm(self, model_name: str, message: str, user: Any = None, **options: Any) -> Answer:
+    async def acall_llm(self, model_name: Models, message: str, user: Any = None, **options: Any) -> Answer:
         """The async twin of `call_llm`."""
         return await self.asend_user_msg_to_llm(model_name, message, user, **options)
 
     def stream_call_llm(
-        self, model_name: str, message: str, user: Any = None, **options: Any
+        self, model_name: Models, message: str, user: Any = None, **options: Any
     ) -> Generator[str, None, Answer]:
         """Send a message and yield the answer's text as it arrives; the generator returns the `Answer`. Options as in
         `send_user_msg_to_llm`. Closing the generator stops the turn and keeps what has arrived.
@@ -195,34 +208,35 @@ class Chat:
         to be told.
         """
         refuse_running_loop()
-        seen = []
-        for event in self.stream_events(model_name, message, user, **options):
-            seen.append(event)
-            if isinstance(event, TextDelta):
-                yield event.text
+        seen: list[Event] = []
+        with closing(self.stream_events(model_name, message, user, **options)) as events:
+            for event in events:
+                seen.append(event)
+                if text := _new_text(seen):
+                    yield text
         return self._settle(seen)
 
     async def astream_call_llm(
-        self, model_name: str, message: str, user: Any = None, **options: Any
+        self, model_name: Models, message: str, user: Any = None, **options: Any
     ) -> AsyncGenerator[str, None]:
         """The async twin of `stream_call_llm`; the answer is in `last_llm_message` and `llm_call` afterwards."""
-        seen = []
+        seen: list[Event] = []
         async with aclosing(self.astream_events(model_name, message, user, **options)) as events:
             async for event in events:
                 seen.append(event)
-                if isinstance(event, TextDelta):
-                    yield event.text
+                if text := _new_text(seen):
+                    yield text
         await sync_to_async(self._settle)(seen)
 
     def stream_events(
-        self, model_name: str, message: str, user: Any = None, **options: Any
+        self, model_name: Models, message: str, user: Any = None, **options: Any
     ) -> Generator[Event, None, None]:
         """Send a message and yield the turn's events; see `llm_wrapper.events`."""
         refuse_running_loop()
         yield from drive(run_turn(self._job(model_name, message, user, stream=True, **options), history))
 
     async def astream_events(
-        self, model_name: str, message: str, user: Any = None, **options: Any
+        self, model_name: Models, message: str, user: Any = None, **options: Any
     ) -> AsyncGenerator[Event, None]:
         """The async twin of `stream_events`."""
         job = await sync_to_async(self._job)(model_name, message, user, stream=True, **options)
@@ -230,19 +244,29 @@ class Chat:
             async for event in events:
                 yield event
 
-    def regenerate(self, model_name: str, **options: Any) -> Answer:
-        """Have the newest message answered anew. The answer before stays on record and leaves the context. Raises
-        CannotRegenerate where there is no message."""
+    def regenerate(self, model_name: Models, **options: Any) -> Answer:
+        """Have the newest message answered anew. The answer before stays on record and leaves the context; where the
+        new one fails it stays in force. Raises CannotRegenerate where there is no message."""
         refuse_running_loop()
-        newest = history.newest_question(self.chat_db_model.pk)
-        return self.send_user_msg_to_llm(model_name, newest.text, newest.user, replaces=newest.turn_id, **options)
+        return self._settle(list(drive(run_turn(self._anew(model_name, **options), history))))
 
-    async def aregenerate(self, model_name: str, **options: Any) -> Answer:
+    async def aregenerate(self, model_name: Models, **options: Any) -> Answer:
         """The async twin of `regenerate`."""
-        newest = await sync_to_async(history.newest_question)(self.chat_db_model.pk)
-        return await self.asend_user_msg_to_llm(
-            model_name, newest.text, newest.user, replaces=newest.turn_id, **options
-        )
+        job = await sync_to_async(self._anew)(model_name, **options)
+        async with aclosing(adrive(run_turn(job, history))) as events:
+            return await sync_to_async(self._settle)([event async for event in events])
+
+    def regenerate_events(self, model_name: Models, **options: Any) -> Generator[Event, None, None]:
+        """`regenerate`, as the turn's events."""
+        refuse_running_loop()
+        yield from drive(run_turn(self._anew(model_name, stream=True, **options), history))
+
+    async def aregenerate_events(self, model_name: Models, **options: Any) -> AsyncGenerator[Event, None]:
+        """The async twin of `regenerate_events`."""
+        job = await sync_to_async(self._anew)(model_name, stream=True, **options)
+        async with aclosing(adrive(run_turn(job, history))) as events:
+            async for event in events:
+                yield event
 
     def stop(self) -> Turn | None:
         """Stop the turn that runs on this chat, in whichever process; None where none runs. What has arrived stays."""
@@ -253,9 +277,13 @@ class Chat:
         """The async twin of `stop`."""
         return await sync_to_async(history.stop_turn)(self.chat_db_model.pk)
 
+    def _anew(self, model_name: Models, **options: Any) -> TurnJob:
+        newest = history.newest_question(self.chat_db_model.pk)
+        return replace(self._job(model_name, newest.text, newest.user, **options), replaces=newest.turn_id)
+
     def _job(
         self,
-        model_name: str,
+        model_name: Models,
         text: str,
         user: Any = None,
         *,
@@ -274,6 +302,7 @@ class Chat:
         replaces: int | None = None,
         stream: bool = False,
     ) -> TurnJob:
+        names = _names(model_name)
         user = user or service_user(conf.default_username)
         params = {"temperature": temperature, "max_tokens": max_tokens}
         cache = None
@@ -289,8 +318,9 @@ class Chat:
                 history_tokens=history_tokens,
                 summarise_left_out=summarise_left_out and include_chat_history,
             ),
-            config_names=[model_name],
+            config_names=names,
             any_model=True,
+            fail_over=len(names) > 1,
             user=user,
             llm_user=self.llm_user,
             response_format=output_model,
@@ -314,20 +344,59 @@ class Chat:
         return Answer(ai_msg, user_msg, call, reply)
 
 
+def _names(model_name: Models) -> list[str]:
+    """The names of configs or models as a list. Raises LLMConfigsNotAvailable for one that cannot be either."""
+    names = [model_name] if isinstance(model_name, str) else list(model_name)
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise LLMConfigsNotAvailable(f"{name!r} names no model. Give the name of a config, or a litellm model id.")
+        if len(name) > LONGEST_NAME:
+            raise LLMConfigsNotAvailable(
+                f"The model id {name[:40]!r}… is longer than {LONGEST_NAME} characters. Write a YAML config for it "
+                "(`llm_config_class: LiteLLMConfig`), and give the config's name."
+            )
+    if not names:
+        raise LLMConfigsNotAvailable("No model was named. Give the name of a config, or a litellm model id.")
+    return names
+
+
+def _new_text(seen: Sequence[Event]) -> str:
+    """The text that the newest event brings. A config that does not stream, and a turn that was answered before, bring
+    all of it with their end."""
+    newest = seen[-1]
+    if isinstance(newest, TextDelta):
+        return newest.text
+    if isinstance(newest, TurnFinished):
+        came = next((event for event in reversed(seen) if isinstance(event, TextDelta | StreamReset)), None)
+        return "" if isinstance(came, TextDelta) else str(newest.reply)
+    return ""
+
+
 def service_user(username: str) -> Any:
-    """The user of that name, for messages that no person wrote; made on demand, inactive and without a password."""
+    """The user of that name, for messages that no person wrote; made on demand, inactive and without a password.
+
+    Raises ConfigError where the project's user model wants more than can be made up.
+    """
     model = get_user_model()
-    found = model._default_manager.filter(**{model.USERNAME_FIELD: username}).first()
+    # Not the default manager, which may hide users that are inactive.
+    users = model._base_manager
+    found = users.filter(**{model.USERNAME_FIELD: username}).first()
     if found is not None:
         return found
     columns: dict[str, Any] = {"password": make_password(None)}
+    for field in model._meta.concrete_fields:
+        if field.name == "is_active":
+            columns["is_active"] = False
+        elif field.unique and not field.null and isinstance(field, CharField) and field.name != model.USERNAME_FIELD:
+            columns[field.name] = f"{username}@users.invalid" if isinstance(field, EmailField) else username
     try:
-        model._meta.get_field("is_active")
-    except FieldDoesNotExist:
-        pass
-    else:
-        columns["is_active"] = False
-    return model._default_manager.get_or_create(**{model.USERNAME_FIELD: username}, defaults=columns)[0]
+        return users.get_or_create(**{model.USERNAME_FIELD: username}, defaults=columns)[0]
+    except IntegrityError as error:
+        raise ConfigError(
+            f"The user {username!r}, for messages that no person wrote, could not be made: {str(error).strip()}. Make "
+            "it yourself, inactive and with an unusable password (LLM_WRAPPER_DEFAULT_USERNAME and "
+            "LLM_WRAPPER_LLM_USERNAME name these users)."
+        ) from error
 
 
 async def _threaded(function: Any, *args: Any) -> Any:

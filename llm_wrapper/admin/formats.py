@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 UNKNOWN = "unknown"
@@ -56,8 +56,9 @@ def money(value: Decimal) -> str:
 
 
 def short(value: Decimal) -> str:
-    """A large number in three digits or so: 950, 12.3k, 4.56M."""
+    """A large number in three digits: 950, 12.3k, 4.56M."""
+    rounded = Context(prec=3).plus(value)
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if value >= size:
-            return f"{float(value / size):.3g}{unit}" if value < 1000 * size else f"{value / size:,.0f}{unit}"
-    return f"{value.normalize():f}" if value else "0"
+        if rounded >= size:
+            return f"{(rounded / size).normalize():f}{unit}"
+    return f"{rounded.normalize():f}"

@@ -108,7 +108,9 @@ class Assembler:
         try:
             return price(self.request, usage, self.raw_usage)
         except Exception as exc:  # noqa: BLE001 (no answer is lost because litellm cannot work out what it cost)
-            logger.warning("What a call of config %r cost is unknown: %s.", self.request.config.name, type(exc).__name__)
+            logger.warning(
+                "What a call of config %r cost is unknown: %s.", self.request.config.name, type(exc).__name__
+            )
             return None, ""
 
     def _usage_so_far(self) -> Usage:

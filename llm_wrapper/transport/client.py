@@ -124,6 +124,9 @@ def _call(assembler: Assembler) -> Generator[Item | LLMWrapperError, None, None]
                 text = assembler.add(chunk)
                 if text:
                     yield TextChunk(text)
+                if answer.sent_stream_usage:
+                    # Nothing comes after the usage, and litellm would put the whole answer together once more.
+                    break
         last = assembler.streamed() if request.stream else assembler.whole(answer)
     except Exception as exc:  # noqa: BLE001 (mapped, and raised by the caller)
         last = assembler.failed(exc)

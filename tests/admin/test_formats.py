@@ -40,3 +40,37 @@ def test_text_that_is_not_json_is_shown_as_it_stands() -> None:
     assert formats.pretty_text('{"a": 1}') == '{\n  "a": 1\n}'
     assert formats.pretty_text("[" * 100_000) == "[" * 100_000
     assert formats.pretty_text("no json") == "no json"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("0", "0.00"),
+        ("1", "1.00"),
+        ("1234567.891", "1\u202f234\u202f567.89"),
+        ("0.85", "0.85"),
+        ("0.00424", "0.0042"),
+        ("0.0000000001", "0.0000000001"),
+    ],
+)
+def test_sums_of_money_are_short(value: str, text: str) -> None:
+    """Two places from 1 up, two digits that mean something below."""
+    assert formats.money(Decimal(value)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("0", "0"),
+        ("950", "950"),
+        ("12345", "12.3k"),
+        ("999950", "1M"),
+        ("4560000", "4.56M"),
+        ("5000000000000", "5000G"),
+        ("1000", "1k"),
+        ("0.5", "0.5"),
+    ],
+)
+def test_large_numbers_are_short(value: str, text: str) -> None:
+    """Three digits and a unit, also where rounding leads to the next one."""
+    assert formats.short(Decimal(value)) == text

@@ -205,7 +205,7 @@ def test_f_messages_have_bounds(owner, settings):
 
 
 def test_f_a_long_session_comes_in_pages(owner):
-    """Defect f: each answer brought the whole history. Here it brings the newest messages and a cursor to the others."""
+    """Defect f: each answer brought the whole history. Here it brings the newest, and a cursor to the others."""
     session = owner.start()
     chat = ChatHistory.objects.get()
     Message.objects.bulk_create(

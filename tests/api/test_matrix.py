@@ -25,8 +25,8 @@ def everyone(status: int) -> dict[str, int]:
     return dict.fromkeys(CALLERS, status)
 
 
-# stranger and staff have no permission, reader has the owner's read-only token, auditor may view chats, manager may view
-# and change them.
+# stranger and staff have no permission, reader has the owner's read-only token, auditor may view chats, manager may
+# view and change them.
 OPEN = everyone(200)
 ANY_USER = everyone(200) | {"anonymous": 401}
 ANY_WRITER = ANY_USER | {"reader": 403}

@@ -34,9 +34,9 @@ def test_h7_of_200_requests_at_once_in_4_processes_exactly_10_pass():
         connection.close()
         return response.status, response.headers["Retry-After"]
 
-    with wsgi_processes(PROCESSES, API_RATES=json.dumps({"write": f"{ALLOWED}/m"})) as addresses:
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            answers = list(pool.map(ask, [addresses[number % PROCESSES] for number in range(REQUESTS)]))
+    rates = json.dumps({"write": f"{ALLOWED}/m"})
+    with wsgi_processes(PROCESSES, API_RATES=rates) as addresses, ThreadPoolExecutor(REQUESTS) as pool:
+        answers = list(pool.map(ask, [addresses[number % PROCESSES] for number in range(REQUESTS)]))
     statuses = [status for status, _ in answers]
     assert {status: statuses.count(status) for status in set(statuses)} == {200: ALLOWED, 429: REQUESTS - ALLOWED}
     assert all(0 < int(wait) <= 60 for status, wait in answers if status == 429)

@@ -128,8 +128,8 @@ def test_a2_killed_at_every_boundary(prompt, tmp_path, kind):
     assert total["points"] > 60, f"only {total['points']} points were tried"
     assert unknown >= 2, "no kill came between an effect and its record"
     say(
-        f"a kill at each of {total['points']} points around each {kind}, {total['acknowledged']} messages acknowledged, "
-        f"0 lost, 0 effects twice, 0 stuck; {unknown} outcomes unknown ({happened} had happened)"
+        f"a kill at each of {total['points']} points around each {kind}, {total['acknowledged']} messages "
+        f"acknowledged, 0 lost, 0 effects twice, 0 stuck; {unknown} outcomes unknown ({happened} had happened)"
     )
 
 

@@ -157,6 +157,7 @@ def test_where_the_only_config_is_limited_callers_are_told_when_to_return(write_
     assert ends == {("failed", "all_configs_unavailable")}
 
 
+@pytest.mark.chaos
 def test_b1_eight_processes_on_one_chat_lose_nothing(write_prompt, tmp_path):
     """B1: 400 sends by 8 processes on one chat are all answered, in steps without a gap; no process meets a locked
     database, and rows, transcript and counters agree."""
