@@ -24,7 +24,7 @@ from llm_wrapper.types import LLMReply, PromptSpec, ResponseCache, Usage
 
 # A config's name, or a litellm model id; or several of them.
 Models = str | Sequence[str]
-LONGEST_NAME: int = LLMCall._meta.get_field("config_name").max_length
+LONGEST_NAME = LLMCall._meta.get_field("config_name").max_length or 100
 
 
 class Answer(tuple[Message, Message]):

@@ -45,7 +45,7 @@ class TurnState:
     tool_calls: dict[str, ToolCall] = field(default_factory=dict)
     leased_until: float = 0.0
     window: Any = None
-    window_bounds: tuple[int | None, int | None] = (None, None)
+    window_bounds: tuple[Any, ...] = ()
 
     @property
     def turn_id(self) -> int:

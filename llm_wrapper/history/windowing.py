@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from llm_wrapper.models import ChatHistory, Message
 from llm_wrapper.models.journal import SentStep, provider_messages, sent_steps
@@ -19,6 +19,8 @@ from .state import TurnState
 # Steps that are read at first where only the newest may fit; each further read takes so many times more.
 FIRST_READ = 64
 READ_GROWTH = 8
+# Where a number of messages is wanted, so many steps more are read: some, such as a system step, do not count.
+READ_BESIDES = 8
 # What a message takes besides its words: role and separators, in every chat format that we know.
 TOKENS_PER_MESSAGE = 8
 # After a summary, so much of the budget is filled: the next turns fit without another one.
@@ -39,9 +41,9 @@ class Budget:
 class Window:
     """The messages of one call, in OpenAI's format.
 
-    `first_position` is the position of the first of them that is not pinned, `left_out` the number of earlier steps
-    that are not sent, `unsummed` the positions (first, last) of those that no summary covers yet, where one is wanted.
-    `spare` is how many tokens more it has room for, None where it has no bounds.
+    `first_position` is the position of the first of them that is not pinned, `left_out` the number of earlier messages
+    that belong to the context and are not sent, `unsummed` the positions (first, last) that no summary covers yet,
+    where one is wanted. `spare` is how many tokens more it has room for, None where it has no bounds.
     """
 
     first_position: int
@@ -74,33 +76,36 @@ def window(
     the provider knows better. Earlier turns come whole or not at all. With `summarise` the window begins behind the
     last summary, and where it must be cut, half of it is, so that not every turn needs a new summary.
     """
-    bounds = (limit, budget.tokens if budget is not None else None)
+    bounds = (limit, budget.tokens if budget is not None else None, summarise)
     if state.window is not None and state.window_bounds == bounds:
         return state.window
     own = state.user_message.position
-    lowest = 1 if limit is None else min(max(state.position - limit + 1, 1), own)
-    read = state.position if budget is None else FIRST_READ
+    reads = [limit + READ_BESIDES] if limit is not None else []
+    reads += [FIRST_READ] if budget is not None else []
+    read = min(reads, default=state.position)
     while True:
-        start = min(max(state.position - read + 1, lowest), own)
+        start = min(max(state.position - read + 1, 1), own)
         steps = _read(state, start)
         summed = max((step.payload.get("until", 0) for step in steps if step.type == Message.Type.SUMMARY), default=0)
         floor = max(start, summed + 1)  # a summary stands for what is before it
-        if summarise and limit is not None and summed + 1 < start == lowest:
-            floor = min(state.position - limit // 2 + 1, own)
-        whole = _first_user(steps, floor, own)
+        newest = [step.position for step in steps if _in_range(step) and step.position >= floor]
+        too_many = limit is not None and len(newest) > limit
+        if limit is not None and too_many:
+            kept = limit // 2 if summarise else limit
+            floor = newest[-kept] if kept else own
+        whole = _first_start(steps, floor, own)
         first, spare = whole, None
         if budget is not None:
             first, spare = _fitted(_as_sent(steps, state.turn_id, replay_rendered), whole, own, budget, summarise)
-        if start == lowest or first > whole or floor > start:
+        if start == 1 or summed >= start or too_many or first > whole:
             break
         read *= READ_GROWTH
     sent_now = [step for step in steps if step.position >= first or not _in_range(step)]
-    always = sum(1 for step in sent_now if step.position < first)
     state.window_bounds = bounds
     state.window = Window(
         first_position=first,
         messages=provider_messages(sent_now, state.turn_id, replay_rendered),
-        left_out=max(first - 1 - always, 0),
+        left_out=_left_out(state, first) if first > 1 else 0,
         unsummed=(summed + 1, first - 1) if summarise and first - 1 > summed else None,
         spare=spare,
     )
@@ -112,41 +117,57 @@ def _in_range(step: SentStep) -> bool:
     return not step.pinned and step.type not in (Message.Type.SYSTEM, Message.Type.SUMMARY)
 
 
-def _first_user(steps: Sequence[SentStep], floor: int, own: int) -> int:
-    """The first user message at or behind `floor`, at most that of the running turn."""
+def _is_start(step: SentStep) -> bool:
+    """Whether a window may begin with the step: a message to be answered, and not what a turn asks by itself, such as
+    the repair of an answer."""
+    if step.type != Message.Type.USER or not _in_range(step):
+        return False
+    return step.turn_id is None or "system_generated" not in step.payload
+
+
+def _first_start(steps: Sequence[SentStep], floor: int, own: int) -> int:
+    """The first position at or behind `floor` with which a window may begin, at most that of the running turn."""
     if floor == 1:
         return 1
-    starts = (s.position for s in steps if s.type == Message.Type.USER and _in_range(s) and floor <= s.position <= own)
+    starts = (step.position for step in steps if _is_start(step) and floor <= step.position <= own)
     return min(starts, default=own)
 
 
 def _fitted(
-    sent: Sequence[tuple[SentStep, dict[str, Any]]], whole: int, own: int, budget: Budget, summarise: bool
+    sent: Sequence[tuple[SentStep, dict[str, Any], bool]], whole: int, own: int, budget: Budget, summarise: bool
 ) -> tuple[int, int]:
     """The first position from which all has room, at least `whole`, at most `own`; and the tokens that are left."""
-    wanted = [(step, message) for step, message in sent if step.position >= whole or not _in_range(step)]
-    most = sum(_most_tokens(message) for _, message in wanted)
+    wanted = [entry for entry in sent if entry[0].position >= whole or not _in_range(entry[0])]
+    most = sum(_most_tokens(message) for _, message, _ in wanted)
     if most <= budget.tokens:
         return whole, budget.tokens - most
-    counts = _counted(wanted, budget)
-    if sum(counts.values()) <= budget.tokens:
-        return whole, budget.tokens - sum(counts.values())
-    used = sum(counts[step.pk] for step, _ in wanted if step.position >= own or not _in_range(step))
+    counts = _Counts(budget)
+    earlier = [entry for entry in wanted if entry[0].position < own and _in_range(entry[0])]
+    used = sum(counts.of(*entry) for entry in wanted if entry[0].position >= own or not _in_range(entry[0]))
     room = budget.tokens * (FILL_AFTER_SUMMARY if summarise else 1)
     first, tried = own, used
-    for step, _ in reversed(wanted):
-        if step.position >= own or not _in_range(step):
-            continue
-        tried += counts[step.pk]
-        if tried > room:
+    # Newest first, so that what lies too far back need not be counted.
+    for step, message, rendered in reversed(earlier):
+        tried += counts.of(step, message, rendered)
+        if tried > budget.tokens:
             break
-        if step.type == Message.Type.USER:
+        if _is_start(step) and tried <= room:
             first, used = step.position, tried
+    else:
+        first, used = whole, tried
+    counts.keep()
     return first, max(budget.tokens - used, 0)
 
 
-def _as_sent(steps: Sequence[SentStep], turn_id: int, replay_rendered: bool) -> list[tuple[SentStep, dict[str, Any]]]:
-    return [(step, step.provider_message(rendered=replay_rendered or step.turn_id == turn_id)) for step in steps]
+def _as_sent(
+    steps: Sequence[SentStep], turn_id: int, replay_rendered: bool
+) -> list[tuple[SentStep, dict[str, Any], bool]]:
+    """Each step with its message, and whether that is in the user template's words."""
+    shown = [(step, replay_rendered or step.turn_id == turn_id) for step in steps]
+    return [
+        (step, step.provider_message(rendered=rendered), rendered and step.rendered_text is not None)
+        for step, rendered in shown
+    ]
 
 
 def _most_tokens(message: dict[str, Any]) -> int:
@@ -160,20 +181,25 @@ def _words(message: dict[str, Any]) -> str:
     return (message["content"] or "") + (json.dumps(calls) if calls else "")
 
 
-def _counted(sent: Sequence[tuple[SentStep, dict[str, Any]]], budget: Budget) -> dict[int, int]:
-    """Tokens of each step by its primary key. They are counted once and kept with the step."""
-    counts, news = {}, {}
-    for step, message in sent:
+class _Counts:
+    """Tokens of steps. They are counted once and kept with the step."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._count = budget.count
+        self._news: dict[int, dict[str, int]] = {}
+
+    def of(self, step: SentStep, message: dict[str, Any], rendered: bool) -> int:
         # A user template may show this turn's message in other words than later turns do.
-        tokens = step.token_counts.get(TOKENIZER) if step.rendered_text is None else None
+        name = f"{TOKENIZER} rendered" if rendered else TOKENIZER
+        tokens = step.token_counts.get(name)
         if tokens is None:
-            tokens = budget.count(_words(message)) + TOKENS_PER_MESSAGE
-            if step.rendered_text is None:
-                news[step.pk] = {**step.token_counts, TOKENIZER: tokens}
-        counts[step.pk] = tokens
-    if news:
-        _keep(news)
-    return counts
+            tokens = self._count(_words(message)) + TOKENS_PER_MESSAGE
+            self._news[step.pk] = {**step.token_counts, name: tokens}
+        return tokens
+
+    def keep(self) -> None:
+        if self._news:
+            _keep(self._news)
 
 
 @stage
@@ -200,3 +226,22 @@ def _steps() -> QuerySet[Any, Any]:
         last=prepared.Given("last", position),
         system_id=prepared.Given("system", Message._meta.pk),
     ).values_list(*SentStep._fields)
+
+
+def _left_out(state: TurnState, first: int) -> int:
+    """How many messages of the context stand before position `first` and are not pinned."""
+    rows = prepared.select(_earlier, chat=state.chat_id, first=first, last=state.position)
+    return int(rows[0][0]) if rows else 0
+
+
+def _earlier() -> QuerySet[Any, Any]:
+    position = Message._meta.get_field("position")
+    in_context = Q(left_context_at=None) | Q(left_context_at__gt=prepared.Given("last", position))
+    said = Message.objects.filter(
+        in_context,
+        chat=prepared.Given("chat", ChatHistory._meta.pk),
+        position__lt=prepared.Given("first", position),
+        pinned=False,
+        type__in=["user", "assistant", "tool"],
+    )
+    return said.order_by().values("chat").annotate(number=Count("pk")).values_list("number")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
-from typing import Any
+from typing import Any, cast
 
 from llm_wrapper.conf import conf
 from llm_wrapper.errors import LLMWrapperError, RealCallBlocked
@@ -91,9 +91,7 @@ def _unwrapped(outcome: Item | LLMWrapperError) -> Item:
 
 def _completion(outcome: Item | LLMWrapperError) -> Completion:
     """The outcome of a call that is not streamed."""
-    completion = _unwrapped(outcome)
-    assert isinstance(completion, Completion)
-    return completion
+    return cast(Completion, _unwrapped(outcome))
 
 
 # -- sync ------------------------------------------------------------------------------------------------

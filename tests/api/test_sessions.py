@@ -34,7 +34,7 @@ def test_sessions_are_listed_page_by_page_the_last_used_first(owner, stranger):
 
 
 @pytest.mark.parametrize(
-    "cursor", ["x", "e30", "WzFd", "bnVsbA", "WyJ4IiwxXQ", "WyIyMDI2LTAxLTAxIiwxXQ", "%00", "WzFlOTld"]
+    "cursor", ["x", "e30", "bnVsbA", "WyJ4IiwxXQ", "WyIyMDI2LTAxLTAxIiwxXQ", "%00", "WzFlOTld"]
 )
 def test_a_cursor_of_ones_own_making_is_422(owner, cursor):
     """Text that is no cursor of the list is refused, in both lists."""
@@ -125,7 +125,7 @@ def test_an_answer_is_rated(owner, stranger):
 
 
 def test_the_last_answer_is_given_anew(owner):
-    """Regenerating puts a new answer in the old one's place; both are paid for, and the model does not see the old one."""
+    """Regenerating puts a new answer in the old one's place; both are paid for, and the old one is not sent."""
     session = owner.start()
     with scripted_model("First.", "Old.", "New.") as model:
         owner.send(session, "one")
@@ -193,6 +193,13 @@ def test_b2_two_sends_with_one_key_at_once_are_one_message():
     assert Message.objects.filter(type="user").count() == 1
 
 
+WHOSE = """
+def whose(user_id: int) -> str:
+    '''Say whose it is.'''
+    return f"user {user_id}"
+"""
+
+
 # -- prompts ---------------------------------------------------------------------------------------------
 
 
@@ -202,14 +209,7 @@ def support(make_prompt, make_tool):
     return make_prompt(
         system_prompt_template="Plan {{ plan }}.",
         initial_messages_templates=[{"role": "assistant", "content": "Hello!"}],
-        tools=[make_tool("tests.host_tools.order_state", context_params=["user_id"])]
-        if False
-        else [
-            make_tool(
-                "def whose(user_id: int) -> str:\n    '''Say whose.'''\n    return f'user {user_id}'\n",
-                context_params=["user_id"],
-            )
-        ],
+        tools=[make_tool(WHOSE, context_params=["user_id"])],
         api_access="users",
         api_context_vars=["plan", "user_id"],
     )
@@ -225,7 +225,7 @@ def test_a_session_runs_on_a_prompt(owner, support):
 
 
 def test_f8_the_server_says_who_the_user_is(owner, support):
-    """Identity comes from the login. It cannot be sent, even where a prompt lists it by mistake, and reaches the tools."""
+    """Identity comes from the login. It cannot be sent, even where a prompt lists it, and tools get it."""
     session = owner.start(prompt="support", context_vars={"plan": "pro"})
     for path, body in (
         ("/sessions/", {"prompt": "support", "context_vars": {"plan": "pro", "user_id": 1}}),

@@ -6,7 +6,6 @@ import threading
 from datetime import timedelta
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.db import connection
 from django.utils import timezone
 
@@ -19,6 +18,7 @@ from llm_wrapper.repositories import LLMCommunicationWrapper
 from llm_wrapper.testing import delayed, failure, scripted_model
 from llm_wrapper.turn import run_turn
 
+from .test_async import run
 from .test_recovery import run_until
 
 pytestmark = pytest.mark.django_db
@@ -54,16 +54,19 @@ def test_an_answer_given_anew_takes_the_place_of_the_one_before(make_prompt):
     assert not list(audit.differences(wrapper.get_chat_history_object()))
 
 
-@pytest.mark.asyncio
 @pytest.mark.django_db(transaction=True)
-async def test_an_answer_is_given_anew_in_an_event_loop(make_prompt):
+def test_an_answer_is_given_anew_in_an_event_loop(make_prompt):
     """The async door does the same."""
-    await sync_to_async(make_prompt)()
-    wrapper = await LLMCommunicationWrapper.acreate(prompt_name="support")
-    with scripted_model("one", "two"):
+    make_prompt()
+
+    async def again():
+        wrapper = await LLMCommunicationWrapper.acreate(prompt_name="support")
         await wrapper.asend_user_message_and_get_response("a")
-        assert await wrapper.aregenerate_response() == "two"
-    assert await wrapper.astop() is None
+        assert await wrapper.astop() is None
+        return await wrapper.aregenerate_response()
+
+    with scripted_model("one", "two"):
+        assert run(again()) == "two"
 
 
 def test_where_the_new_answer_fails_the_old_one_stays_in_force(make_prompt):

@@ -159,7 +159,7 @@ BILLED = {
 @pytest.mark.parametrize("case", BILLED)
 @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "hosted_vllm/x"])
 def test_an_answer_that_is_none_has_its_price(provider, ask, model, case, door):
-    """The provider bills an answer that is refused here too, so its error carries tokens, cost and whose price it is."""
+    """The provider bills an answer that is refused here too, so the error carries tokens, cost and its source."""
     error, whole, chunks = BILLED[case]
     provider.answers = [streams(*chunks) if door in STREAMED else sends(whole)]
     with pytest.raises(error if case != "no choices" else ProviderError) as caught:
