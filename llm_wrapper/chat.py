@@ -95,7 +95,15 @@ class Chat:
     @classmethod
     def _open(cls, chat_id: int | str | UUID) -> Chat:
         chats = ChatHistory.objects.defer("chat_history")
-        return cls(chats.get(pk=chat_id) if isinstance(chat_id, int) else chats.get(public_id=chat_id))
+        if isinstance(chat_id, int):
+            return cls(chats.get(pk=chat_id))
+        try:
+            public_id = UUID(str(chat_id))
+        except ValueError:
+            raise ChatHistory.DoesNotExist(
+                f"{chat_id!r} is not the id of a chat. Give its `id`, an int, or its `public_id`."
+            ) from None
+        return cls(chats.get(public_id=public_id))
 
     def __repr__(self) -> str:
         return f"<Chat {self.chat_db_model.pk}>"

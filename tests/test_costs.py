@@ -81,6 +81,14 @@ def test_the_sum_is_exact():
     assert all_of().cost == Decimal("12345.9789012679")
 
 
+@pytest.mark.parametrize("cost", ["0.0000100070", "1.2834759712", "5.9627743220", "399999.9999999999"])
+def test_a_cost_that_no_float_is_equal_to_keeps_its_last_place(cost):
+    """The float that SQLite stores is a little off; the sum is of what was stored, not of that."""
+    for _ in range(3):
+        call(cost=cost)
+    assert all_of().cost == 3 * Decimal(cost)
+
+
 def test_many_small_costs_lose_nothing():
     """3,000 costs of ten places add up to the last of them."""
     amounts = [Decimal(f"0.{number * 7919 % 10**10:010d}") for number in range(1, 3001)]

@@ -63,7 +63,7 @@ def cool(name: str, *, retry_after: float | None = None, reason: str) -> float:
     only ever made longer, and what fails during it is not one more failure in a row. Ends a probe.
     """
     asked = _usable(retry_after)
-    return _with_cache(lambda cache: _cool(cache, name, asked, reason), _rest(0) if asked is None else asked)
+    return with_cache(lambda cache: _cool(cache, name, asked, reason), _rest(0) if asked is None else asked)
 
 
 def cooling(names: Iterable[str]) -> dict[str, Cooling]:
@@ -78,7 +78,7 @@ def standing(names: Iterable[str]) -> Standing:
         return Standing()
     nothing: dict[str, Any] = {}
     wanted = [key for pair in keys.values() for key in pair]
-    found = _with_cache(lambda cache: cache.get_many(wanted), nothing)
+    found = with_cache(lambda cache: cache.get_many(wanted), nothing)
     result = Standing()
     for name, (rest, failures) in keys.items():
         if rest in found:
@@ -94,7 +94,7 @@ def take_probe(name: str, *, seconds: float, reason: str = "") -> Literal["taken
     "taken": make the call, then say how it ended with `clear`, `cool` or `release`. "busy": another was faster.
     "open": there is nothing to prove any more.
     """
-    return _with_cache(lambda cache: _take_probe(cache, name, math.ceil(seconds), reason), "open")
+    return with_cache(lambda cache: _take_probe(cache, name, math.ceil(seconds), reason), "open")
 
 
 def clear(name: str) -> None:
@@ -102,19 +102,19 @@ def clear(name: str) -> None:
 
     A rest that began meanwhile is left to run out.
     """
-    _with_cache(lambda cache: _end_probe(cache, name, well=True), None)
+    with_cache(lambda cache: _end_probe(cache, name, well=True), None)
 
 
 def release(name: str) -> None:
     """Say that the probe ended without telling anything of the config; the next call is a probe again."""
-    _with_cache(lambda cache: _end_probe(cache, name, well=False), None)
+    with_cache(lambda cache: _end_probe(cache, name, well=False), None)
 
 
 def warm_up(name: str) -> None:
     """End a rest that is under way, in all workers, and forget the failures before it."""
     # The count first: without a rest it would make the next call a probe.
     keys = [_key("failures", name), _key("cool", name)]
-    _with_cache(lambda cache: cache.delete_many(keys), None)
+    with_cache(lambda cache: cache.delete_many(keys), None)
 
 
 def _cool(cache: BaseCache, name: str, asked: float | None, reason: str) -> float:
@@ -222,7 +222,7 @@ def _key(kind: str, name: str) -> str:
 _outage_logged = False
 
 
-def _with_cache(use: Callable[[BaseCache], T], otherwise: T) -> T:
+def with_cache(use: Callable[[BaseCache], T], otherwise: T) -> T:
     """What `use` makes of the cache, or `otherwise` if the cache does not answer; logged once per outage."""
     global _outage_logged
     try:

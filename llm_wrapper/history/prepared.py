@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import connections
+from django.db import connections, router
 from django.db.models import DurationField, Expression, F, Field, Model, QuerySet, sql
 from django.db.models.expressions import SQLiteNumericMixin
 from django.db.models.functions import Now
@@ -120,6 +120,11 @@ def _compiled(key: Any, connection: Any, build: Callable[[], _Compiled]) -> _Com
     return found
 
 
+def _connection() -> Any:
+    # A turn reads what it has just written, so all of it goes to where the chats are written.
+    return connections[router.db_for_write(ChatHistory)]
+
+
 def _field(model: type[Model], name: str) -> Any:
     return model._meta.pk if name == "pk" else model._meta.get_field(name)
 
@@ -127,7 +132,7 @@ def _field(model: type[Model], name: str) -> Any:
 def update(model: type[Model], where: Mapping[str, Any], columns: Mapping[str, Any]) -> int:
     """Set `columns` (constants or `Part`s) in the rows whose columns equal `where` (None: are null); the number of
     rows."""
-    connection = connections[ChatHistory.objects.db]
+    connection = _connection()
     statement = _update(connection, model, where, columns)
     with connection.cursor() as cursor:
         cursor.execute(statement.text, statement.fill(connection, _values(where, columns)))
@@ -136,7 +141,7 @@ def update(model: type[Model], where: Mapping[str, Any], columns: Mapping[str, A
 
 def update_many(model: type[Model], changes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
     """`update` for each pair of `where` and `columns`, all of the same names, as one statement."""
-    connection = connections[ChatHistory.objects.db]
+    connection = _connection()
     statement = _update(connection, model, *changes[0])
     with connection.cursor() as cursor:
         cursor.executemany(statement.text, [statement.fill(connection, _values(*change)) for change in changes])
@@ -171,7 +176,7 @@ def _values(where: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, A
 
 def insert(row: Model, **parts: Part) -> None:
     """Insert the row and set its primary key. `parts` are columns whose values the database makes."""
-    connection = connections[ChatHistory.objects.db]
+    connection = _connection()
     model = type(row)
     fields = [field for field in model._meta.concrete_fields if not field.primary_key]
 
@@ -202,7 +207,7 @@ def insert(row: Model, **parts: Part) -> None:
 
 def select(build_queryset: Callable[[], QuerySet[Any, Any]], *variant: Any, **values: Any) -> list[tuple[Any, ...]]:
     """Rows of a `values_list` queryset in which each value is a `Given`. It is built once per `variant`."""
-    connection = connections[ChatHistory.objects.db]
+    connection = _connection()
 
     def build() -> _Compiled:
         compiler = build_queryset().query.get_compiler(connection=connection)

@@ -13,47 +13,69 @@ from . import prepared
 from .database import stage, statement
 from .running import close_call, open_call
 from .state import TurnState, renew, write_steps
-
-# More than so many characters are not summed up at once: the call must fit, too. The newest are taken.
-MAX_CHARS = 60_000
+from .windowing import TOKENIZER, TOKENS_PER_MESSAGE, Budget
 
 
 @dataclass(frozen=True)
 class SummaryRequest:
-    """What is to be summed up: the steps from `first` to `last`, on top of the summary `previous`."""
+    """What is to be summed up: the steps from `first` to `last`, on top of the summary `previous`. Of a longer step
+    only `step_chars` characters are shown."""
 
     first: int
     last: int
     previous: Message | None
     instructions: str
+    step_chars: int
     messages: list[dict[str, Any]]
 
 
-def to_sum_up(state: TurnState, positions: tuple[int, int], *, instructions: str) -> SummaryRequest:
-    """The request that sums up the steps at these positions (first, last)."""
+def to_sum_up(
+    state: TurnState, positions: tuple[int, int], *, instructions: str, room: Budget
+) -> SummaryRequest | None:
+    """The request that sums up the steps at these positions (first, last); None where nothing was said there.
+
+    Of more than has `room` the newest is taken, and of a step that is very long its beginning.
+    """
     first, last = positions
     previous = (
         Message.objects.filter(chat=state.chat_id, type=Message.Type.SUMMARY, left_context_at=None)
         .order_by("position")
         .last()
     )
+    told = instructions or SUMMARY_INSTRUCTIONS
+    left = room.tokens - sum(room.count(text) for text in (told, previous.text if previous else ""))
+    left -= 3 * TOKENS_PER_MESSAGE  # the two messages, and what stands before the summary so far
+    step_chars = max(left // 2, 1)
     steps: list[Message] = []
-    length = 0
     newest_first = summed_steps(state.chat_id, first, last).order_by("-position")
     for step in newest_first.iterator(chunk_size=200):
-        length += len(step.text)
-        if length > MAX_CHARS and steps:
+        tokens = _tokens(step, step_chars, room)
+        while not steps and tokens > left and step_chars > 1:
+            step_chars //= 2
+            tokens = _tokens(step, step_chars, room)
+        if steps and tokens > left:
             break
+        left -= tokens
         steps.append(step)
+    if not steps:
+        return None
     steps.reverse()
-    told = instructions or SUMMARY_INSTRUCTIONS
     return SummaryRequest(
-        first=steps[0].position if steps else first,
+        first=steps[0].position,
         last=last,
         previous=previous,
         instructions=told,
-        messages=summary_request(told, previous, steps),
+        step_chars=step_chars,
+        messages=summary_request(told, previous, steps, step_chars),
     )
+
+
+def _tokens(step: Message, chars: int, room: Budget) -> int:
+    """How many tokens a step has at most in the request."""
+    known = step.token_counts.get(TOKENIZER)
+    if known is None or len(step.text) > chars:
+        return room.count(step.text[:chars]) + TOKENS_PER_MESSAGE
+    return int(known)
 
 
 @statement
@@ -75,7 +97,12 @@ def start_summary(
         first_position=request.first,
         last_position=request.last,
         system_message=request.previous,
-        request_params={"timeout": timeout, "summary_instructions": request.instructions},
+        request_params={
+            **choice.params,
+            "timeout": timeout,
+            "summary_instructions": request.instructions,
+            "summary_step_chars": request.step_chars,
+        },
     )
 
 

@@ -97,7 +97,7 @@ def window(
         first, spare = whole, None
         if budget is not None:
             first, spare = _fitted(_as_sent(steps, state.turn_id, replay_rendered), whole, own, budget, summarise)
-        if start == 1 or summed >= start or too_many or first > whole:
+        if start == 1 or start <= summed + 1 or too_many or first > whole:
             break
         read *= READ_GROWTH
     sent_now = [step for step in steps if step.position >= first or not _in_range(step)]

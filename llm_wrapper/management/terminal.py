@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TextIO
 
+from django.core.management import BaseCommand
+from django.core.management.color import no_style
+
 from llm_wrapper.models import ChatHistory
 from llm_wrapper.types import Usage
 
@@ -67,11 +70,15 @@ class Terminal:
     `interactive` says whether a person is typing; else the input is a file or a pipe.
     """
 
-    def __init__(self, source: TextIO, target: Any, errors: Any, *, colours: bool | None = None) -> None:
-        self.source, self.target, self.errors = source, target, errors
-        self.colours = wants_colours(target) if colours is None else colours
-        self.interactive = bool(source.isatty()) and bool(target.isatty())
-        self._readline = _readline() if self.interactive and source is sys.stdin else None
+    def __init__(self, command: BaseCommand, source: TextIO | None = None, *, colours: bool | None = None) -> None:
+        self.source: TextIO = source or sys.stdin
+        self.target, self.errors = command.stdout, command.stderr
+        self.colours = wants_colours(self.target) if colours is None else colours
+        if not self.colours:
+            # Django's own colours do not know NO_COLOR.
+            command.style, command.stderr.style_func = no_style(), None
+        self.interactive = bool(self.source.isatty()) and bool(self.target.isatty())
+        self._readline = _readline() if self.interactive and self.source is sys.stdin else None
 
     def say(self, text: str = "", style: str = "", *, end: str = "\n") -> None:
         """Write text of our own; what comes from elsewhere goes through `shown` first."""
@@ -82,7 +89,7 @@ class Terminal:
         """Write one line of what went wrong."""
         self.target.flush()
         line = self._fitting(one_line(text))
-        self.errors.write(self._styled(line, "error") if wants_colours(self.errors) and self.colours else line)
+        self.errors.write(self._styled(line, "error") if self.errors.isatty() else line, style_func=str)
         self.errors.flush()
 
     def ask(self, prompt: str) -> str:

@@ -108,7 +108,9 @@ class LLMCall(models.Model):
         """Exactly what was sent, in OpenAI's format."""
         if self.purpose == self.Purpose.SUMMARY:
             steps = self.messages.exclude(type=Message.Type.SUMMARY)
-            return summary_request(self.request_params.get("summary_instructions", ""), self.system_message, steps)
+            asked = self.request_params
+            instructions, step_chars = asked.get("summary_instructions", ""), asked.get("summary_step_chars")
+            return summary_request(instructions, self.system_message, steps, step_chars)
         replay = bool(self.prompt_version and self.prompt_version.content.get("replay_rendered"))
         return provider_messages(self.messages, self.turn_id, replay)
 
@@ -169,14 +171,18 @@ def summed_steps(chat_id: int, first: int, last: int, at: int | None = None) -> 
     return Message.objects.filter(in_context & said, chat=chat_id, position__gte=first, position__lte=last)
 
 
-def summary_request(instructions: str, previous: Message | None, steps: Iterable[Message]) -> list[dict[str, Any]]:
-    """The messages that ask for a summary of the steps, on top of an earlier summary."""
+def summary_request(
+    instructions: str, previous: Message | None, steps: Iterable[Message], step_chars: int | None = None
+) -> list[dict[str, Any]]:
+    """The messages that ask for a summary of the steps, on top of an earlier summary. A step is shown with its first
+    `step_chars` characters."""
     parts = [f"Summary so far: {previous.text}"] if previous is not None else []
     for step in steps:
+        text = step.text if step_chars is None or len(step.text) <= step_chars else f"{step.text[:step_chars]}…"
         if step.type == Message.Type.TOOL:
-            parts.append(f"Result of {step.payload.get('name', 'a tool')}: {step.text}")
-        elif step.text:
-            parts.append(f"{step.get_type_display()}: {step.text}")
+            parts.append(f"Result of {step.payload.get('name', 'a tool')}: {text}")
+        elif text:
+            parts.append(f"{step.get_type_display()}: {text}")
     return [{"role": "system", "content": instructions}, {"role": "user", "content": "\n\n".join(parts)}]
 
 

@@ -1,4 +1,4 @@
-"""Answers given before to the very same request, in Django's cache."""
+"""Answers given before to the very same request, in Django's cache. One that does not answer never breaks a turn."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import time
 from decimal import Decimal
 from typing import Any
 
-from django.core.cache import caches
-
-from llm_wrapper.conf import conf
+from llm_wrapper.configs.cooldown import with_cache
 from llm_wrapper.models import LLMCall
 from llm_wrapper.types import Completion, ModelRequest, ResponseCache, Usage
 
@@ -24,8 +22,8 @@ SOURCE = "response cache"
 def find(cache: ResponseCache, request: ModelRequest, call: LLMCall) -> CallOutcome | None:
     """The outcome of a call whose answer is in the cache: no tokens, no cost, and marked as such on its row."""
     started = time.monotonic()
-    text = caches[conf.cache_alias].get(_key(cache, request))
-    if not isinstance(text, str):
+    text = with_cache(lambda answers: answers.get(_key(cache, request)), None)
+    if not isinstance(text, str) or not text:
         return None
     LLMCall.objects.filter(pk=call.pk).update(cache_hit=True)
     completion = Completion(
@@ -44,7 +42,7 @@ def find(cache: ResponseCache, request: ModelRequest, call: LLMCall) -> CallOutc
 def keep(cache: ResponseCache, request: ModelRequest, completion: Completion) -> None:
     """Remember an answer. One that asks for tools is not kept: what they give may change."""
     if completion.text and not completion.tool_calls:
-        caches[conf.cache_alias].set(_key(cache, request), completion.text, cache.lifetime)
+        with_cache(lambda answers: answers.set(_key(cache, request), completion.text, cache.lifetime), None)
 
 
 def _key(cache: ResponseCache, request: ModelRequest) -> str:

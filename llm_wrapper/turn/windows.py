@@ -9,10 +9,10 @@ from typing import Any
 
 from llm_wrapper import history, prompts
 from llm_wrapper.conf import conf
-from llm_wrapper.errors import InternalError, LLMWrapperError, TurnCancelled
+from llm_wrapper.errors import InvalidProviderResponse, LLMWrapperError, TurnCancelled
 from llm_wrapper.events import Event, LLMCallFinished, LLMCallStarted, TextDelta
 from llm_wrapper.transport import counting
-from llm_wrapper.types import ConfigChoice, ModelRequest, PromptSpec
+from llm_wrapper.types import Completion, ConfigChoice, ModelRequest, PromptSpec
 
 from .effects import CallModel, CallOutcome, Effect, do
 from .progress import Progress
@@ -23,6 +23,8 @@ log = logging.getLogger("llm_wrapper.turn")
 MARGIN = 0.1
 # Tokens kept for the answer where no max_tokens says how many it may have.
 ANSWER_TOKENS = 4096
+# How much is summed up at once where it is not known what the model has room for.
+SUMMED_TOKENS = 16_000
 # JSON has about three characters a token; rather too many tokens than too few.
 CHARS_PER_TOKEN_OF_JSON = 3
 
@@ -35,7 +37,10 @@ def fitting_window(
     window: history.Window = yield do(_window, progress, choice, tools)
     if window.unsummed is None:
         return window
-    yield from _sum_up(progress, choice, window)
+    to_sum_up = yield do(_to_sum_up, progress, choice, window.unsummed)
+    if to_sum_up is None:
+        return window
+    yield from _sum_up(progress, choice, to_sum_up)
     return (yield do(_window, progress, choice, tools))
 
 
@@ -51,10 +56,15 @@ def _window(progress: Progress, choice: ConfigChoice, tools: list[dict[str, Any]
 
 
 def _budget(spec: PromptSpec, choice: ConfigChoice, tools: list[dict[str, Any]]) -> history.Budget | None:
-    """What the messages of a call may take: what the prompt says, or what the model has room for beside the tools'
-    definitions and the answer. None where neither is known."""
-    if spec.history_tokens is not None:
-        return history.Budget(spec.history_tokens, counting.count_tokens)
+    """What the messages of a call may take: what the model has room for, and no more than the prompt says. None where
+    neither is known."""
+    known = [tokens for tokens in (spec.history_tokens, _room(spec, choice, tools)) if tokens is not None]
+    return history.Budget(min(known), counting.count_tokens) if known else None
+
+
+def _room(spec: PromptSpec, choice: ConfigChoice, tools: list[dict[str, Any]]) -> int | None:
+    """How many tokens of messages the model has room for beside the tools' definitions and the answer; None where its
+    context window is not known."""
     size = choice.context_window
     if size is None and not choice.model.startswith("demo/"):
         size = counting.context_window(choice.price_model, choice.model)
@@ -64,13 +74,24 @@ def _budget(spec: PromptSpec, choice: ConfigChoice, tools: list[dict[str, Any]])
     asked = params.get("max_completion_tokens") or params.get("max_tokens")
     answer = min(asked if isinstance(asked, int) else ANSWER_TOKENS, size // 2)
     defined = len(json.dumps(tools)) // CHARS_PER_TOKEN_OF_JSON if tools else 0
-    return history.Budget(max(int(size * (1 - MARGIN)) - answer - defined, 0), counting.count_tokens)
+    return max(int(size * (1 - MARGIN)) - answer - defined, 0)
 
 
-def _sum_up(progress: Progress, choice: ConfigChoice, window: history.Window) -> Generator[Effect | Event, Any, None]:
-    journal, state = progress.journal, progress.state
-    job = progress.job
-    request_rows = yield do(journal.to_sum_up, state, window.unsummed, instructions=job.spec.summary_instructions)
+def _to_sum_up(progress: Progress, choice: ConfigChoice, positions: tuple[int, int]) -> Any:
+    spec = progress.job.spec
+    room = _room(spec, choice, [])
+    if room is None:
+        room = max(spec.history_tokens or 0, SUMMED_TOKENS)
+    return progress.journal.to_sum_up(
+        progress.state,
+        positions,
+        instructions=spec.summary_instructions,
+        room=history.Budget(room, counting.count_tokens),
+    )
+
+
+def _sum_up(progress: Progress, choice: ConfigChoice, request_rows: Any) -> Generator[Effect | Event, Any, None]:
+    journal, state, job = progress.journal, progress.state, progress.job
     request = ModelRequest(
         config=choice,
         messages=request_rows.messages,
@@ -97,8 +118,17 @@ def _sum_up(progress: Progress, choice: ConfigChoice, window: history.Window) ->
             **progress.ids,
         )
         return
-    error = error or InternalError("The summary came back empty.")
+    if error is None:
+        error = _empty(completion)
     yield from _went_without(progress, call, outcome, error)
+
+
+def _empty(completion: Completion | None) -> LLMWrapperError:
+    """The error of a summary without a text, with what the call took all the same."""
+    error = InvalidProviderResponse("The summary came back empty.")
+    if completion is not None:
+        error.usage, error.cost, error.price_source = completion.usage, completion.cost, completion.price_source
+    return error
 
 
 def _went_without(

@@ -49,6 +49,8 @@ assert '<textarea name="system_prompt_template"' in text
 assert "llm_wrapper/admin.css" in text and "data-llmw-preview" in text
 text = client.get(reverse("admin:llm_wrapper_chathistory_change", args=[1])).content.decode()
 assert "Delete chat" in text and "You were charged 39.00 twice" in text
+text = client.get(reverse("admin:llm_wrapper_llmcall_costs")).content.decode()
+assert "Cost by model" in text and "llmw-chart-day" in text
 data = {"name": "Again", "tool_code": rows.TOOL_CODE, "context_params": "user_id"}
 assert client.post(reverse("admin:llm_wrapper_tool_add"), data).status_code == 302
 print("visited")

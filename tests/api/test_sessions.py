@@ -33,9 +33,7 @@ def test_sessions_are_listed_page_by_page_the_last_used_first(owner, stranger):
     assert found == ["s2", "s6", "s5", "s4", "s3", "s1", "s0"]
 
 
-@pytest.mark.parametrize(
-    "cursor", ["x", "e30", "bnVsbA", "WyJ4IiwxXQ", "WyIyMDI2LTAxLTAxIiwxXQ", "%00", "WzFlOTld"]
-)
+@pytest.mark.parametrize("cursor", ["x", "e30", "bnVsbA", "WyJ4IiwxXQ", "WyIyMDI2LTAxLTAxIiwxXQ", "%00", "WzFlOTld"])
 def test_a_cursor_of_ones_own_making_is_422(owner, cursor):
     """Text that is no cursor of the list is refused, in both lists."""
     session = owner.start()
@@ -216,12 +214,13 @@ def support(make_prompt, make_tool):
 
 
 def test_a_session_runs_on_a_prompt(owner, support):
-    """A session on a prompt begins with its initial messages, and its variables hold for all turns."""
+    """A session on a prompt begins with what the prompt says, which is sent and not shown; its variables hold on."""
     session = owner.start(prompt="support", context_vars={"plan": "pro"})
-    assert [message["content"] for message in owner.get(session).json()["messages"]] == ["Hello!"]
-    with scripted_model("ok") as model:
+    with scripted_model("ok", "ok") as model:
         owner.send(session, "hi")
-    assert model.requests[0].messages[0] == {"role": "system", "content": "Plan pro."}
+        shown = owner.send(session, "more").json()["messages"]
+    assert [message["content"] for message in model.requests[1].messages] == ["Plan pro.", "Hello!", "hi", "ok", "more"]
+    assert [message["content"] for message in shown] == ["hi", "ok", "more", "ok"]
 
 
 def test_f8_the_server_says_who_the_user_is(owner, support):
@@ -282,7 +281,7 @@ def test_what_a_tool_call_took_is_part_of_its_answer(owner, support):
     session = owner.start(prompt="support", context_vars={"plan": "pro"})
     with scripted_model(tool_call("whose"), "All done."):
         sent = owner.send(session, "whose?").json()
-    assert [message["content"] for message in sent["messages"]] == ["Hello!", "whose?", "All done."]
+    assert [message["content"] for message in sent["messages"]] == ["whose?", "All done."]
     assert sent["reply"]["tokens"] == 5 + 2
     assert sum(message["tokens"] for message in sent["messages"]) == sent["total_tokens"] == 7
 

@@ -103,11 +103,11 @@ def test_common_keys_reach_the_choice():
     choice = load(
         "name: x\nllm_config_class: DemoConfig\nweight: 2\ntimeout: 12.5\nmax_tokens: 100\ntemperature: 0\n"
         "tools_enabled: false\nstream: false\nparams: {seed: 7, top_p: 0.9}\nprice_model: gpt-4o\n"
-        "price: {input: 0.10, output: 1, cached_input: '0.05'}\n"
+        "price: {input: 0.10, output: 1, cached_input: '0.05', cache_write: 0.125, reasoning: 2.0}\n"
     ).choice()
     assert choice.params == {"max_tokens": 100, "temperature": 0, "seed": 7, "top_p": 0.9}
     assert (choice.timeout, choice.tools_enabled, choice.stream) == (12.5, False, False)
-    assert choice.price == Price(Decimal("0.10"), Decimal("1"), Decimal("0.05"))
+    assert choice.price == Price(Decimal("0.10"), Decimal("1"), Decimal("0.05"), Decimal("0.125"), Decimal(2))
     assert str(choice.price.input) == "0.10"
     assert choice.price_model == "gpt-4o"
 

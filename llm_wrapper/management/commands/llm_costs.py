@@ -29,9 +29,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--since", help="First day, like 2026-11-01.")
         parser.add_argument("--until", help="Last day, which is included; else today.")
-        parser.add_argument(
-            "--days", type=int, help=f"So many days up to the last, instead of --since; else {DAYS}."
-        )
+        parser.add_argument("--days", type=int, help=f"So many days up to the last, instead of --since; else {DAYS}.")
         parser.add_argument("--by", choices=costs.BY, action="append", help="Give it twice for both; else day.")
         parser.add_argument("--format", choices=("table", "csv"), default="table", help="csv goes to a spreadsheet.")
         for name in costs.FILTERS:
