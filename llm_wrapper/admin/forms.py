@@ -33,6 +33,8 @@ class PromptTemplateForm(forms.ModelForm):
             "model_params",
             "history_window",
             "replay_rendered",
+            "api_access",
+            "api_context_vars",
         )
         field_classes = {
             "system_prompt_template": CodeField,
@@ -41,6 +43,7 @@ class PromptTemplateForm(forms.ModelForm):
             "required_kwargs": NamesField,
             "logged_context_vars": NamesField,
             "model_params": JSONField,
+            "api_context_vars": NamesField,
         }
         widgets = {
             "system_prompt_template": code_editor("twig", 10),
@@ -49,22 +52,29 @@ class PromptTemplateForm(forms.ModelForm):
             "required_kwargs": text_input(),
             "logged_context_vars": text_input(),
             "model_params": code_editor("json", 2),
+            "api_context_vars": text_input(),
         }
         labels = {
             "required_kwargs": "Required variables",
             "logged_context_vars": "Logged variables",
             "initial_messages_templates": "Initial messages",
             "model_params": "Model parameters",
+            "api_access": "API access",
+            "api_context_vars": "Variables that callers may set",
         }
         help_texts = {
             "required_kwargs": "Context variables that must be given: question, plan",
             "logged_context_vars": "Context variables that are stored with each user message: plan",
+            "api_context_vars": "Context variables that callers of the API may set: plan. Never one that says who "
+            "the user is.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if self.restored is not None:
             kwargs["initial"] = {**(kwargs.get("initial") or {}), **version_initial(self.restored)}
         super().__init__(*args, **kwargs)
+        if "api_access" in self.fields:  # not there for those who may only view
+            self.fields["api_access"].required = False  # a form without it leaves it as it is
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or {}

@@ -44,6 +44,7 @@ class PromptTemplateAdmin(PreviewAdmin):
         ("Context variables", {"fields": (("required_kwargs", "logged_context_vars"),)}),
         ("Tools", {"fields": ("tools",)}),
         ("Call", {"fields": ("model_params", "history_window", "replay_rendered")}),
+        ("REST API", {"fields": ("api_access", "api_context_vars")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PromptTemplate]:

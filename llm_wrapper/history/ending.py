@@ -197,4 +197,3 @@ def _close_open_ends(turn: Turn, position: int, partial_text: str) -> None:
             asked = turn.messages.filter(type=Message.Type.USER).order_by("position").values_list("position").first()
             if asked is not None:
                 Message.objects.filter(turn=turn.replaces_id, left_context_at=asked[0]).update(left_context_at=None)
-            Turn.objects.filter(pk=turn.pk).update(replaces=None)

@@ -68,7 +68,8 @@ def _shown_text(text: str) -> str:
 
 def context_of(chat: ChatHistory) -> list[dict[str, Any]]:
     """The messages that a call made now would send, in OpenAI's format and without a window."""
-    steps = sent_steps(chat.pk, first=1, last=chat.last_position, system_id=chat.system_message_id)
+    # A call covers its own message, too: one that left the context with the newest step is out of it by then.
+    steps = sent_steps(chat.pk, first=1, last=chat.last_position + 1, system_id=chat.system_message_id)
     return provider_messages(steps, turn_id=0, replay_rendered=False)
 
 
@@ -91,9 +92,13 @@ def newest_question(chat_id: int) -> Message:
     """The user's message that was asked last. Raises CannotRegenerate where there is none."""
     asked = Message.objects.filter(chat=chat_id, type=Message.Type.USER, turn__isnull=False)
     # What a turn asks of the model by itself, like the repair of an answer, is a user message, too.
-    newest = asked.exclude(payload__has_key="system_generated").order_by("-position").first()
+    asked = asked.exclude(payload__has_key="system_generated").select_related("turn")
+    newest = asked.order_by("-position").first()
     if newest is None:
         raise CannotRegenerate("The chat has no message that could be answered anew. Send one.")
+    # Where answering it anew failed, the question is the one whose answer came back.
+    while newest.left_context_at is not None and newest.turn.replaces_id is not None:
+        newest = asked.filter(turn=newest.turn.replaces_id).earliest("position")
     return newest
 
 

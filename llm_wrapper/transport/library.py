@@ -40,7 +40,7 @@ def _load() -> Any:
 
         from .clients import close_at_exit
         from .demo import DemoProvider
-        from .sdk import skip_the_walk
+        from .sdk import skip_idle_monitoring, skip_the_walk
 
         module.suppress_debug_info = True
         module.telemetry = False
@@ -51,6 +51,7 @@ def _load() -> Any:
         module.custom_provider_map.append({"provider": "demo", "custom_handler": DemoProvider()})
         module.utils.custom_llm_setup()
         skip_the_walk()
+        skip_idle_monitoring()
         # The first call imports another two seconds' worth, which must not count against its timeout.
         module.completion(model="demo/warm-up", messages=[{"role": "user", "content": "hello"}])
     close_at_exit(module)

@@ -1,4 +1,4 @@
-"""The OpenAI SDK without its walk through every message.
+"""What litellm and the OpenAI SDK do at each call for nobody, left out.
 
 For OpenAI, Azure and many others litellm makes the request ready and hands it to the OpenAI SDK, which compares each
 message with the types of its fields and puts it together again as it was: 0.2 ms of CPU a message. What stands in
@@ -35,6 +35,23 @@ def skip_the_walk() -> None:
         for name in _CALLS:
             if name in vars(cls):
                 setattr(cls, name, _with_short_data(vars(cls)[name]))
+
+
+def skip_idle_monitoring() -> None:
+    """Keep litellm from starting an event loop for each call, to tell monitoring services of it that nobody has set up
+    (`litellm.service_callback`). Call it once, after litellm's import."""
+    import litellm
+    from litellm._service_logger import ServiceLogging
+
+    dispatch = getattr(ServiceLogging, "_dispatch_from_sync", None)
+    if dispatch is None:
+        return
+
+    def only_where_wanted(hook: Callable[[], Any]) -> None:
+        if litellm.service_callback:
+            dispatch(hook)
+
+    ServiceLogging._dispatch_from_sync = staticmethod(only_where_wanted)
 
 
 def _with_short_data(call: Callable[..., Any]) -> Callable[..., Any]:

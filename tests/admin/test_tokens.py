@@ -27,7 +27,7 @@ def test_a_key_is_shown_once(boss: Client) -> None:
     owner = rows.make_user("owner")
     response = boss.post(reverse(ADD), {**FORM, "user": owner.pk})
     key = key_on(response.content.decode())
-    assert response["Cache-Control"] == "no-store"
+    assert "no-store" in response["Cache-Control"]
     token = tokens.find_token(key)
     assert token is not None
     assert (token.user, token.scopes, token.name) == (owner, ["read"], "laptop")
@@ -72,3 +72,21 @@ def test_a_token_that_could_not_work_is_not_made(boss: Client) -> None:
     errors = boss.post(reverse(ADD), data).context["adminform"].form.errors
     assert set(errors) == {"user", "scopes", "expires_at"}
     assert not ApiToken.objects.exists()
+
+
+def test_a_prompt_is_opened_to_the_api_in_its_form(boss: Client) -> None:
+    """Who may use a prompt through the API, and which variables they may set, is edited with the prompt; a form without
+    these fields leaves them as they are."""
+    prompt = rows.make_prompt(configs=("azure-gpt",))
+    url = reverse("admin:llm_wrapper_prompttemplate_change", args=[prompt.pk])
+    form = boss.get(url).context["adminform"].form
+    data = {name: form[name].value() or "" for name in form.fields}
+    data |= {"llm_config_names": ["azure-gpt"], "tools": [], "api_access": "staff", "api_context_vars": "plan, name"}
+    response = boss.post(url, data)
+    assert response.status_code == 302, response.context["adminform"].form.errors
+    prompt.refresh_from_db()
+    assert (prompt.api_access, prompt.api_context_vars) == ("staff", ["plan", "name"])
+    del data["api_access"]
+    assert boss.post(url, data).status_code == 302
+    prompt.refresh_from_db()
+    assert prompt.api_access == "staff"

@@ -47,7 +47,9 @@ def test_streams_are_typed_in_the_schema(schema):
     assert len(streams) == 2
     for operation in streams:
         assert list(operation["responses"]["200"]["content"]) == ["text/event-stream"]
-        event = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]["properties"]["data"]["contentSchema"]
+        event = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]["properties"]["data"][
+            "contentSchema"
+        ]
         assert "text_delta" in event["discriminator"]["mapping"]
         assert "x-event-stream" not in operation
 

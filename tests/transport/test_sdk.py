@@ -128,3 +128,25 @@ def test_the_walk_would_change_nothing():
 
 def hints_of(kind):
     return get_type_hints(kind, include_extras=True)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_monitoring_of_services_runs_only_where_somebody_set_it_up(monkeypatch, wanted):
+    """litellm starts an event loop per call for it, which costs more than a statement of SQL; whoever has set
+    `litellm.service_callback` still gets it."""
+    import litellm
+    from litellm._service_logger import ServiceLogging
+    from litellm.types.services import ServiceTypes
+
+    from llm_wrapper.transport.library import litellm as load
+
+    load()
+    monkeypatch.setattr(litellm, "service_callback", ["mine"] if wanted else [])
+    told = []
+
+    async def hook(self, **event):
+        told.append(event["call_type"])
+
+    monkeypatch.setattr(ServiceLogging, "async_service_success_hook", hook)
+    ServiceLogging().service_success_hook(service=ServiceTypes.LITELLM, duration=0.1, call_type="completion")
+    assert told == (["completion"] if wanted else [])
