@@ -60,7 +60,7 @@ class LLMCommunicationWrapper:
         if chat_history_id is None:
             self._chat = self._new_chat(prompt, spec, initialize)
         else:
-            self._chat = ChatHistory.objects.get(pk=chat_history_id)
+            self._chat = ChatHistory.objects.defer("chat_history").get(pk=chat_history_id)
             if initialize and self._chat.last_position:
                 log.debug("Chat %s is already initialised; its history is left as it is.", chat_history_id)
             self._keep(prompt, spec)
@@ -88,7 +88,9 @@ class LLMCommunicationWrapper:
         )
 
     def _keep(self, prompt: PromptTemplate, spec: Any) -> None:
-        history.remember(self._chat.pk, prompts.remembered(spec, self._context))
+        history.remember(
+            self._chat.pk, prompts.remembered(spec, self._context), known=self._chat.current_context_variables
+        )
         if self._chat.prompt_template_id != prompt.pk:
             ChatHistory.objects.filter(pk=self._chat.pk).update(prompt_template=prompt)
 

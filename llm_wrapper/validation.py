@@ -31,6 +31,9 @@ def prompt_spec(data: Mapping[str, Any]) -> PromptSpec:
         logged_context_vars=tuple(data.get("logged_context_vars") or ()),
         model_params=data.get("model_params") or {},
         history_window=data.get("history_window"),
+        history_tokens=data.get("history_tokens"),
+        summarise_left_out=bool(data.get("summarise_left_out")),
+        summary_instructions=data.get("summary_instructions") or "",
         replay_rendered=bool(data.get("replay_rendered")),
     )
 
@@ -64,6 +67,25 @@ def fill_spec(instance: Tool, raw: bool = False, **kwargs: Any) -> None:
 def prompt_errors(prompt: PromptSpec | Mapping[str, Any]) -> Errors:
     """Everything that is wrong with a prompt's templates, by model field."""
     return by_field(prompts.check(prompt if isinstance(prompt, PromptSpec) else prompt_spec(prompt)))
+
+
+# Names by which tools and templates learn who the user is. Callers of the API must not choose that.
+IDENTITY = re.compile(
+    r"(current_?|request_?|auth_?)?(user|account|customer|client|member|owner|tenant|session|org|organi[sz]ation)"
+    r"(_?(id|pk|uuid|name|email|key))?|uid|e?mail|username|login|is_(staff|superuser|admin)|roles?|permissions?|groups?",
+    re.IGNORECASE,
+)
+
+
+def api_errors(names: Iterable[str]) -> Errors:
+    """What is wrong with the names in a prompt's `api_context_vars`: none may say who the user is."""
+    found = [
+        f"{name!r} says who the user is, and whoever calls the API could claim to be another. The server sets it: "
+        "name a function of yours in LLM_WRAPPER_API_CONTEXT."
+        for name in names
+        if IDENTITY.fullmatch(name)
+    ]
+    return {"api_context_vars": [at_line(text) for text in found]} if found else {}
 
 
 def tool_errors(tool: ToolSpec | Mapping[str, Any]) -> Errors:

@@ -4,7 +4,7 @@ import pytest
 
 from llm_wrapper.errors import TemplateInvalid, ToolDefinitionError
 from llm_wrapper.types import PromptSpec, ToolSpec
-from llm_wrapper.validation import at_line, by_field, prompt_errors, prompt_spec, tool_errors
+from llm_wrapper.validation import api_errors, at_line, by_field, prompt_errors, prompt_spec, tool_errors
 
 
 def texts(errors: dict[str, list[object]]) -> dict[str, list[str]]:
@@ -66,3 +66,22 @@ def test_percent_signs_in_a_message_do_no_harm() -> None:
     assert at_line("unexpected %(line)s and 100%", 2).messages == ["line 2: unexpected %(line)s and 100%"]
     error = TemplateInvalid("user_prompt_template, line 1: {% x %}", field="user_prompt_template", line=1)
     assert texts(by_field([error])) == {"user_prompt_template": ["line 1: {% x %}"]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["user", "user_id", "userid", "USER_ID", "current_user", "username", "account_id", "customer_key", "tenant", "email"]
+    + ["session_id", "is_staff", "roles", "permission", "organisation_id"],
+)
+def test_callers_of_the_api_never_say_who_they_are(name: str) -> None:
+    """A variable that says who the user is cannot be opened to callers of the API, who could claim to be another."""
+    found = api_errors(["plan", name])
+    assert list(found) == ["api_context_vars"]
+    assert repr(name) in texts(found)["api_context_vars"][0]
+    assert "LLM_WRAPPER_API_CONTEXT" in texts(found)["api_context_vars"][0]
+
+
+def test_other_variables_may_be_opened_to_callers() -> None:
+    """Names that only look a little like it are fine."""
+    assert api_errors(["plan", "question", "order_id", "language", "user_message", "customer_language", "usage"]) == {}
+    assert api_errors([]) == {}

@@ -88,6 +88,7 @@ def row_link(obj: Model | None, label: Any = None, *, anchor: str = "") -> SafeS
 TONES = {
     "done": "good",
     "active": "good",
+    "cached": "good",
     "ready": "good",
     "running": "busy",
     "pending": "busy",

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import F, Model, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -111,6 +112,7 @@ def chat_facts(chat: ChatHistory) -> list[tuple[str, Any]]:
         ("Prompt", row_link(chat.prompt_template)),
         ("Config", chat.llm_config_name or "-"),
         ("Turns", formats.count(chat.turn_count)),
+        ("LLM calls", calls_link(chat)),
         ("Steps", formats.count(chat.last_position)),
         ("Tokens", tokens),
         ("Cost", formats.cost(chat.cost, chat.unpriced_calls)),
@@ -118,6 +120,11 @@ def chat_facts(chat: ChatHistory) -> list[tuple[str, Any]]:
         ("Last update", chat.updated_at),
         ("Public id", chat.public_id),
     ]
+
+
+def calls_link(chat: ChatHistory) -> SafeString:
+    calls = reverse("admin:llm_wrapper_llmcall_changelist")
+    return format_html('<a class="llmw-link" href="{}?q={}">all of this chat</a>', calls, chat.public_id)
 
 
 @admin.register(Turn)
@@ -145,6 +152,8 @@ class TurnAdmin(ReadOnlyAdmin):
                 ("Status", badge(obj.status)),
                 ("Started", obj.started_at),
                 ("Took", _took(obj)),
+                ("Answers anew", row_link(obj.replaces)),
+                ("Answered anew by", row_link(obj.replaced_by.order_by("number").last())),
                 ("Idempotency key", obj.idempotency_key or "-"),
             ],
         }

@@ -31,8 +31,11 @@ class PromptTemplateForm(forms.ModelForm):
             "logged_context_vars",
             "tools",
             "model_params",
-            "history_window",
             "replay_rendered",
+            "history_window",
+            "history_tokens",
+            "summarise_left_out",
+            "summary_instructions",
             "api_access",
             "api_context_vars",
         )
@@ -43,6 +46,7 @@ class PromptTemplateForm(forms.ModelForm):
             "required_kwargs": NamesField,
             "logged_context_vars": NamesField,
             "model_params": JSONField,
+            "summary_instructions": CodeField,
             "api_context_vars": NamesField,
         }
         widgets = {
@@ -52,6 +56,8 @@ class PromptTemplateForm(forms.ModelForm):
             "required_kwargs": text_input(),
             "logged_context_vars": text_input(),
             "model_params": code_editor("json", 2),
+            "summarise_left_out": switch(),
+            "summary_instructions": code_editor("text", 2),
             "api_context_vars": text_input(),
         }
         labels = {
@@ -59,6 +65,10 @@ class PromptTemplateForm(forms.ModelForm):
             "logged_context_vars": "Logged variables",
             "initial_messages_templates": "Initial messages",
             "model_params": "Model parameters",
+            "history_window": "Messages at most",
+            "history_tokens": "Tokens at most",
+            "summarise_left_out": "Sum up what is left out",
+            "summary_instructions": "Instructions for the summary",
             "api_access": "API access",
             "api_context_vars": "Variables that callers may set",
         }
@@ -79,6 +89,7 @@ class PromptTemplateForm(forms.ModelForm):
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or {}
         _add_errors(self, validation.prompt_errors(data))
+        _add_errors(self, validation.api_errors(data.get("api_context_vars") or ()))
         return data
 
 
@@ -93,8 +104,12 @@ def version_initial(version: PromptVersion) -> dict[str, Any]:
         "required_kwargs": content["required_kwargs"],
         "logged_context_vars": content["logged_context_vars"],
         "model_params": content["model_params"],
-        "history_window": content["history_window"],
         "replay_rendered": content["replay_rendered"],
+        "history_window": content["history_window"],
+        # Versions of earlier releases do not hold these.
+        "history_tokens": content.get("history_tokens"),
+        "summarise_left_out": content.get("summarise_left_out", False),
+        "summary_instructions": content.get("summary_instructions", ""),
         "tools": list(Tool.objects.filter(name__in=names)),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
@@ -27,6 +28,7 @@ class LLMCallAdmin(ReadOnlyAdmin):
     change_form_template = "admin/llm_wrapper/llm_call.html"
     list_display = (
         "call",
+        "purpose",
         "state",
         "model",
         "chat",
@@ -36,9 +38,25 @@ class LLMCallAdmin(ReadOnlyAdmin):
         "error_code",
         "started_at",
     )
-    list_filter = ("status", "config_name", "model", "error_code", costs.UnpricedFilter, "started_at")
-    search_fields = ("config_name", "model", "response_id", "error_message", "turn__chat__public_id")
-    search_help_text = "Config, model, response id, text of the error or public id of the chat"
+    list_filter = (
+        "status",
+        "purpose",
+        "cache_hit",
+        "config_name",
+        "model",
+        "error_code",
+        costs.UnpricedFilter,
+        "started_at",
+    )
+    search_fields = (
+        "config_name",
+        "model",
+        "response_id",
+        "error_message",
+        "turn__chat__public_id",
+        f"user__{get_user_model().USERNAME_FIELD}",
+    )
+    search_help_text = "Config, model, response id, text of the error, user or public id of the chat"
     list_select_related = ("turn__chat",)
     date_hierarchy = "started_at"
     ordering = ("-started_at", "-id")
@@ -77,7 +95,7 @@ class LLMCallAdmin(ReadOnlyAdmin):
 
     @admin.display(description="status", ordering="status")
     def state(self, call: LLMCall) -> SafeString | str:
-        return badge(call.status)
+        return badge("cached", title="answered from the response cache") if call.cache_hit else badge(call.status)
 
     @admin.display(description="chat", ordering="turn__chat")
     def chat(self, call: LLMCall) -> SafeString | str:
@@ -122,8 +140,12 @@ def call_facts(call: LLMCall) -> list[tuple[str, Any]]:
     price = formats.cost(call.cost)
     facts = [
         ("Status", badge(call.status)),
+        ("Purpose", f"{call.purpose}, from the response cache" if call.cache_hit else call.purpose),
         ("Chat", turn_link(call.turn)),
+        ("User", str(call.user) if call.user else "anonymous"),
         ("Call of the turn", call.attempt),
+        ("Left out", left_out(call)),
+        ("Sums up", summed_up(call)),
         ("Config", call.config_name),
         ("Model", call.model),
         ("Prompt", row_link(call.prompt_version)),
@@ -137,6 +159,27 @@ def call_facts(call: LLMCall) -> list[tuple[str, Any]]:
         ("Started", call.started_at),
     ]
     return [(name, value) for name, value in facts if value != ""]
+
+
+def left_out(call: LLMCall) -> SafeString | str:
+    """How many messages had no room, linked to where they stand in the chat; nothing where all had."""
+    if not call.left_out:
+        return ""
+    messages = "message" if call.left_out == 1 else "messages"
+    return _earlier(call, f"{formats.count(call.left_out)} {messages} before step {call.first_position}")
+
+
+def summed_up(call: LLMCall) -> SafeString | str:
+    if call.purpose != LLMCall.Purpose.SUMMARY:
+        return ""
+    return _earlier(call, f"steps {call.first_position} to {call.last_position}", call.last_position + 1)
+
+
+def _earlier(call: LLMCall, text: str, before: int | None = None) -> SafeString | str:
+    """A link to the steps of the call's chat before a position."""
+    if call.turn is None:
+        return text
+    return row_link(call.turn.chat, text, anchor=f"?before={before or call.first_position}")
 
 
 def _tokens(value: int | None, part: int | None, what: str) -> str:

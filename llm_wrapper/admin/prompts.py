@@ -43,8 +43,26 @@ class PromptTemplateAdmin(PreviewAdmin):
         ),
         ("Context variables", {"fields": (("required_kwargs", "logged_context_vars"),)}),
         ("Tools", {"fields": ("tools",)}),
-        ("Call", {"fields": ("model_params", "history_window", "replay_rendered")}),
-        ("REST API", {"fields": ("api_access", "api_context_vars")}),
+        ("Call", {"fields": ("model_params", "replay_rendered")}),
+        (
+            "Context budget",
+            {
+                "fields": (
+                    ("history_window", "history_tokens"),
+                    "summarise_left_out",
+                    "summary_instructions",
+                ),
+                "description": "How much of a long chat is sent. The system prompt, the initial messages and the turn "
+                "under way always are; earlier turns come whole or not at all, the newest first.",
+            },
+        ),
+        (
+            "REST API",
+            {
+                "fields": ("api_access", "api_context_vars"),
+                "description": "Who may start a session on this prompt, and which of its variables they may set.",
+            },
+        ),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PromptTemplate]:

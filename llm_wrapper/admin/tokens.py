@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -75,7 +75,7 @@ class ApiTokenAdmin(BaseAdmin):
     @sensitive_variables("key")
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
         if not _is_boss(request):
-            obj.user_id = request.user.pk
+            obj.user = cast(Any, request.user)
         key = tokens.give_key(obj)
         obj.save()
         request.llm_wrapper_key = key  # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ SHOWN_ELSEWHERE = frozenset(
         "context_vars",
         "llm_config_name",
         "message_generation_time",
+        "until",
     )
 )
 
@@ -82,6 +83,8 @@ class Step:
         """Whose step it is: the role, for a result the tool's name."""
         if self.message.type == Message.Type.TOOL:
             return str(self.message.payload.get("name") or (self.run.tool if self.run else "tool"))
+        if self.message.type == Message.Type.SUMMARY:
+            return f"summary of all up to step {self.message.payload.get('until', '?')}"
         return str(self.message.type)
 
     @property
@@ -90,6 +93,8 @@ class Step:
         call = self.message.llm_call
         if call is None:
             return []
+        if call.cache_hit:
+            return [call.model, "from the response cache"]
         tokens = [count for count in (call.input_tokens, call.output_tokens) if count is not None]
         return [
             call.model,
@@ -126,13 +131,22 @@ class Step:
         flags = []
         if payload.get("incomplete"):
             flags.append("incomplete")
+        if self.message.type == Message.Type.SUMMARY:
+            return ["replaced by a newer one"] if self.has_left else ["in force"]
         if payload.get("system_generated"):
             flags.append("system generated")
         if payload.get("show_in_user_history") is False:
             flags.append("hidden from the user")
         if self.message.pinned:
             flags.append("pinned")
+        if self.has_left:
+            flags.append("no longer sent")
         return flags
+
+    @property
+    def has_left(self) -> bool:
+        """Whether calls no longer send the step."""
+        return self.message.left_context_at is not None
 
 
 @dataclass
@@ -150,6 +164,7 @@ class Block:
 
     turn: Turn | None
     items: list[Step | Unanswered]
+    anew: Turn | None = None  # the turn that answers the same message anew
 
     @property
     def badge(self) -> str:
@@ -185,7 +200,8 @@ def page(chat: ChatHistory, before: int | None = None, size: int = PAGE_SIZE) ->
 def blocks(steps: Sequence[Message]) -> list[Block]:
     """Steps of one chat, in order, grouped by turn, with the calls and tool runs of these turns."""
     turn_ids = {step.turn_id for step in steps if step.turn_id is not None}
-    turns = Turn.objects.in_bulk(turn_ids)
+    turns = Turn.objects.select_related("replaces").in_bulk(turn_ids)
+    anew = {turn.replaces_id: turn for turn in Turn.objects.filter(replaces__in=turn_ids)}
     calls: dict[int | None, list[LLMCall]] = {}
     for call in LLMCall.objects.filter(turn__in=turn_ids).order_by("turn", "attempt"):
         calls.setdefault(call.turn_id, []).append(call)
@@ -194,6 +210,7 @@ def blocks(steps: Sequence[Message]) -> list[Block]:
         Block(
             turn=turns.get(turn_id) if turn_id is not None else None,
             items=_items(list(group), calls.get(turn_id, []) if turn_id is not None else [], runs),
+            anew=anew.get(turn_id),
         )
         for turn_id, group in groupby(steps, key=lambda step: step.turn_id)
     ]
@@ -209,7 +226,7 @@ def _items(
     items: list[Step | Unanswered] = []
     for message in steps:
         step = Step(message)
-        if message.type == Message.Type.ASSISTANT:
+        if message.type in (Message.Type.ASSISTANT, Message.Type.SUMMARY):
             answering = message.llm_call
             while answering and unanswered and unanswered[0].attempt < answering.attempt:
                 items.append(Unanswered(unanswered.pop(0)))

@@ -23,7 +23,10 @@ LABELS = {
     "required_kwargs": "Required variables",
     "logged_context_vars": "Logged variables",
     "model_params": "Model parameters",
-    "history_window": "History window",
+    "history_window": "Messages at most",
+    "history_tokens": "Tokens at most",
+    "summarise_left_out": "Sum up what is left out",
+    "summary_instructions": "Instructions for the summary",
     "replay_rendered": "Replay rendered messages",
 }
 # difflib's time grows with the square of the size.

@@ -17,10 +17,10 @@ from contextlib import aclosing
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 from llm_wrapper import history
-from llm_wrapper.errors import LLMWrapperError
+from llm_wrapper.errors import InternalError, LLMWrapperError
 from llm_wrapper.events import Event
 from llm_wrapper.turn import TurnJob, adrive, drive, run_turn
 
@@ -94,6 +94,7 @@ async def _arun(job: TurnJob, ear: Ear) -> None:
         _lanes.extend(ThreadPoolExecutor(1, thread_name_prefix=f"llm_wrapper-{number}") for number in range(LANES))
     # The thread of the request that began the turn ends with that request, and the turn may not.
     async with ThreadSensitiveContext(executor=_lanes[next(_next_lane) % LANES]):
+        await sync_to_async(close_old_connections)()
         try:
             async with aclosing(adrive(run_turn(job, history))) as events:
                 async for event in events:
@@ -101,9 +102,9 @@ async def _arun(job: TurnJob, ear: Ear) -> None:
             ear.tell(END)
         except LLMWrapperError as error:
             ear.tell(error)
-        except Exception as error:
+        except Exception:
             log.exception("A turn of chat %s failed", job.chat_id)
-            ear.tell(error)
+            ear.tell(_bug())
         finally:
             await sync_to_async(close_old_connections)()
 
@@ -141,8 +142,12 @@ def _run(job: TurnJob, ear: Ear) -> None:
         ear.tell(END)
     except LLMWrapperError as error:
         ear.tell(error)
-    except Exception as error:
+    except Exception:
         log.exception("A turn of chat %s failed", job.chat_id)
-        ear.tell(error)
+        ear.tell(_bug())
     finally:
-        close_old_connections()
+        connections.close_all()
+
+
+def _bug() -> InternalError:
+    return InternalError("The turn failed in a way that is not known; the traceback is in the log.")

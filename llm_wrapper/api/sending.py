@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.utils.module_loading import import_string
@@ -130,7 +130,8 @@ def job_for(
         replaced, message = _newest(chat)
     server = server_context(request)
     context = checked_context(chat.prompt_template, context_vars, server)
-    spec, version, names = PromptSpec(name=""), None, usable_configs()
+    spec, version = PromptSpec(name=""), None
+    names: Sequence[str] = usable_configs()
     if chat.prompt_template is not None:
         if not usable_prompts(caller).filter(pk=chat.prompt_template.pk).exists():
             raise NotAvailable("The prompt of this session is no longer open to you. Start a new session.")

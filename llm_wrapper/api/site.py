@@ -32,6 +32,14 @@ Authenticate with `Authorization: Bearer llmw_…` (a key made in the admin or b
 user who is logged in, with the CSRF token in `X-CSRFToken`. Errors are `{"detail", "code", "retryable"}`; where it may
 help to try again, `Retry-After` says when. Every address works with and without a slash at its end."""
 
+TAGS = {
+    "sessions": "Conversations, each its owner's.",
+    "turns": "Messages and their answers.",
+    "messages": "What was said, and what you think of it.",
+    "catalog": "What you may use.",
+    "usage": "What was spent.",
+    "health": "For load balancers; without a login.",
+}
 RETRY_AFTER = {
     "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}}
 }
@@ -124,6 +132,7 @@ api = ChatAPI(
     description=ABOUT,
     urls_namespace="llm_wrapper_api",
     auth=READ,
+    openapi_extra={"tags": [{"name": name, "description": text} for name, text in TAGS.items()]},
     docs_decorator=require_safe,
     docs=LocalPages(settings={"validatorUrl": None, "persistAuthorization": False}),
 )

@@ -74,12 +74,18 @@ def _standing() -> QuerySet[Any, Any]:
     return chats.values_list(*Standing._fields)
 
 
-def remember(chat_id: int, values: Mapping[str, Any]) -> None:
-    """Lay values over the chat's remembered context variables."""
-    if values:
-        ChatHistory.objects.filter(pk=chat_id).update(
-            current_context_variables=MergeObject("current_context_variables", storable(dict(values)))
-        )
+def remember(chat_id: int, values: Mapping[str, Any], *, known: Mapping[str, Any]) -> None:
+    """Lay values over the chat's remembered context variables. Where the chat knows them already, nothing is written:
+    a write waits for the disk."""
+    fresh = news(values, known)
+    if fresh:
+        changes = {"current_context_variables": MergeObject("current_context_variables", fresh)}
+        prepared.update(ChatHistory, {"pk": chat_id}, changes)
+
+
+def news(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are not among the known ones, as the database can hold them."""
+    return {name: value for name, value in storable(dict(values)).items() if known.get(name, known) != value}
 
 
 def end_if_crashed(chat: LockedChat) -> bool:

@@ -13,7 +13,7 @@ from llm_wrapper.errors import CannotRegenerate, IdempotencyConflict, InsideTran
 from llm_wrapper.models import ChatHistory, Message, Turn
 
 from . import prepared
-from .chats import end_if_crashed
+from .chats import end_if_crashed, news
 from .database import stage
 from .ending import repair
 from .state import LockedChat, TurnState, lock_chat, write_steps
@@ -93,10 +93,9 @@ def _open_turn(
         }
     )
     columns: dict[str, Any] = {"turn_count": turn.number, **_trim(chat)}
-    known = chat.current_context_variables
-    news = {key: value for key, value in storable(dict(remembered or {})).items() if known.get(key, known) != value}
-    if news:
-        columns["current_context_variables"] = MergeObject("current_context_variables", news)
+    fresh = news(remembered or {}, chat.current_context_variables)
+    if fresh:
+        columns["current_context_variables"] = MergeObject("current_context_variables", fresh)
     messages = write_steps(chat_id, chat.last_position, steps, **columns)
     if replaces is not None:
         stays = [Message.Type.SYSTEM, Message.Type.SUMMARY]

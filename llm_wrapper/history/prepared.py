@@ -13,7 +13,22 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import connections, router
-from django.db.models import DurationField, Expression, F, Field, Model, QuerySet, sql
+from django.db.models import (
+    AutoField,
+    BooleanField,
+    CharField,
+    DurationField,
+    Expression,
+    F,
+    Field,
+    FloatField,
+    ForeignKey,
+    IntegerField,
+    Model,
+    QuerySet,
+    TextField,
+    sql,
+)
 from django.db.models.expressions import SQLiteNumericMixin
 from django.db.models.functions import Now
 
@@ -105,8 +120,20 @@ class _Compiled:
         ]
 
 
+# What goes to the database as it is, by the type of the value: no field of these kinds would change it.
+_AS_IT_IS: dict[type, Any] = {
+    type(None): Field,
+    str: (CharField, TextField),
+    int: (IntegerField, ForeignKey, AutoField),
+    float: FloatField,
+    bool: BooleanField,
+}
+
+
 def _for_database(field: Field[Any, Any] | None, value: Any, connection: Any) -> Any:
-    return value if field is None else field.get_db_prep_save(value, connection)
+    if field is None or isinstance(field, _AS_IT_IS.get(type(value), ())):
+        return value
+    return field.get_db_prep_save(value, connection)
 
 
 _statements: dict[Any, _Compiled] = {}

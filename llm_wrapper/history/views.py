@@ -97,7 +97,7 @@ def newest_question(chat_id: int) -> Message:
     if newest is None:
         raise CannotRegenerate("The chat has no message that could be answered anew. Send one.")
     # Where answering it anew failed, the question is the one whose answer came back.
-    while newest.left_context_at is not None and newest.turn.replaces_id is not None:
+    while newest.left_context_at is not None and newest.turn is not None and newest.turn.replaces_id is not None:
         newest = asked.filter(turn=newest.turn.replaces_id).earliest("position")
     return newest
 

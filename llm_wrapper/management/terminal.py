@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, TextIO
 
-from django.core.management import BaseCommand
+from django.core.management import BaseCommand, CommandError
 from django.core.management.color import no_style
+from django.db import OperationalError, ProgrammingError
 
 from llm_wrapper.models import ChatHistory
 from llm_wrapper.types import Usage
@@ -38,6 +40,17 @@ def one_line(text: str, most: int | None = None) -> str:
 
 def _steers(char: str) -> bool:
     return unicodedata.category(char) in ("Cc", "Cs") or char in _TURNING
+
+
+@contextmanager
+def clear_database_errors() -> Iterator[None]:
+    """Let a database that cannot be used end the command with one line that says what to do."""
+    try:
+        yield
+    except (OperationalError, ProgrammingError) as error:
+        raise CommandError(
+            f"The database cannot be used: {one_line(str(error))}. If it is new, run `manage.py migrate` first."
+        ) from error
 
 
 def wants_colours(stream: Any, environ: Mapping[str, str] = os.environ) -> bool:

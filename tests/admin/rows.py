@@ -142,6 +142,8 @@ class Conversation:
             "streamed": True,
             "finish_reason": "stop",
             "first_position": 1,
+            "last_position": self.chat.last_position,
+            "system_message": self.chat.messages.filter(type="system").last(),
             "finished_at": timezone.now(),
             **values,
         }
@@ -150,8 +152,6 @@ class Conversation:
             attempt=self.calls,
             status=status,
             prompt_version=self.version,
-            last_position=self.chat.last_position,
-            system_message=self.chat.messages.filter(type="system").last(),
             **values,
         )
         self.chat.input_tokens_count += call.input_tokens or 0
@@ -318,4 +318,57 @@ def support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
         error_code="all_configs_unavailable",
         error_message="Every config of the prompt is limited or failing. Try again in 12 s.",
     )
+    return talk.chat
+
+
+def long_support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
+    """A conversation that outgrew its window: a summary, the one before it, an answer given anew, one from the cache,
+    and a summary that failed."""
+    talk = Conversation(prompt, user=user, title="A long story", llm_config_name="azure-gpt")
+    talk.step("system", "You are the support assistant of Northwind Coffee.")
+    for number in range(1, 5):
+        talk.open(f"Question {number}: what about my parcel of Tuesday?", user=user)
+        if number in (3, 4):
+            until = talk.chat.last_position - 1
+            previous = talk.chat.messages.filter(type="summary").last()
+            call = talk.call(
+                purpose="summary", first_position=2, last_position=until, system_message=previous, user=user
+            )
+            step = talk.step(
+                "summary",
+                f"The customer asked {number - 1} times about a parcel of Tuesday; it is on its way.",
+                llm_call=call,
+                pinned=True,
+                payload={"until": until, "system_generated": True, "show_in_user_history": False},
+                tokens=36,
+                cost=call.cost,
+            )
+            if previous is not None:
+                Message.objects.filter(pk=previous.pk).update(left_context_at=step.position)
+        call = talk.call(user=user, left_out=2 * (number - 1) if number > 2 else 0)
+        talk.answer(f"Answer {number}: it is on its way.", call)
+        talk.close()
+    old = talk.chat.turns.get(number=4)
+    asked = talk.open("Question 4: what about my parcel of Tuesday?", user=user)
+    assert talk.turn is not None
+    Turn.objects.filter(pk=talk.turn.pk).update(replaces=old)
+    old.messages.exclude(type="summary").update(left_context_at=asked.position)
+    call = talk.call(user=user, left_out=6, first_position=asked.position)
+    talk.answer("Answer 4, given anew: it comes tomorrow.", call)
+    talk.close()
+    talk.open("And the invoice?", user=user)
+    talk.call(
+        "failed",
+        purpose="summary",
+        user=user,
+        error_code="rate_limited",
+        error_message="azure-gpt is rate limited. It rests for 12 s.",
+        input_tokens=None,
+        output_tokens=None,
+        cost=None,
+        price_source="",
+    )
+    cached = talk.call(user=user, cache_hit=True, input_tokens=0, output_tokens=0, cached_tokens=None, cost=Decimal(0))
+    talk.answer("Invoices are sent by e-mail on the day of the order.", cached)
+    talk.close()
     return talk.chat

@@ -105,3 +105,83 @@ def test_a_tool_call_shows_arguments_and_result(boss: Client, chat: ChatHistory)
     text = boss.get(reverse("admin:llm_wrapper_toolcall_change", args=[run.pk])).content.decode()
     for expected in ("&quot;order&quot;: 1043", "There is no tool called refund_order", "refused", "unknown_tool"):
         assert expected in text
+
+
+# -- long chats ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_chat(db: None) -> ChatHistory:
+    return rows.long_support_chat(rows.make_prompt(), rows.make_user("bob"))
+
+
+def test_a_call_says_what_was_left_out_and_for_whom_it_was_made(boss: Client, long_chat: ChatHistory) -> None:
+    """Purpose, user, and how many messages had no room, with a link to where they stand in the chat."""
+    call = long_chat.turns.get(number=5).llm_calls.get()
+    text = page(boss, call)
+    assert "6 messages before step" in text
+    assert f"?before={call.first_position}" in text
+    assert "bob" in text
+    earlier = boss.get(reverse("admin:llm_wrapper_chathistory_change", args=[long_chat.pk]), {"before": 5})
+    assert "Question 1" in earlier.content.decode()
+    roomy = page(boss, long_chat.turns.get(number=1).llm_calls.get())
+    assert "Left out" not in roomy
+
+
+def test_a_summarys_call_shows_what_was_summed_up(boss: Client, long_chat: ChatHistory) -> None:
+    """Its purpose, the steps that it is about, what was sent, and the summary that came back."""
+    call = long_chat.turns.get(number=4).llm_calls.get(purpose="summary")
+    text = page(boss, call)
+    assert f"steps {call.first_position} to {call.last_position}" in text
+    assert "Summary so far: The customer asked 2 times" in text
+    assert "The customer asked 3 times" in text
+
+
+def test_an_answer_from_the_cache_is_marked(boss: Client, long_chat: ChatHistory) -> None:
+    """Nobody takes it for a call that was made and cost nothing."""
+    call = long_chat.turns.get(number=6).llm_calls.get(cache_hit=True)
+    assert "from the response cache" in page(boss, call)
+    assert "not sent" in page(boss, call)
+    listed = boss.get(reverse("admin:llm_wrapper_llmcall_changelist")).content.decode()
+    assert "cached" in listed
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [({"purpose__exact": "summary"}, 3), ({"cache_hit__exact": "1"}, 1), ({"q": "bob"}, 9), ({"q": "nobody"}, 0)],
+)
+def test_calls_are_found_by_purpose_cache_and_user(
+    boss: Client, long_chat: ChatHistory, query: dict[str, str], found: int
+) -> None:
+    """The list can be cut down to summaries, to answers from the cache, and to one user's calls."""
+    response = boss.get(reverse("admin:llm_wrapper_llmcall_changelist"), query)
+    assert response.context["cl"].result_count == found
+
+
+def test_a_chat_links_to_its_calls(boss: Client, long_chat: ChatHistory) -> None:
+    """The list that it leads to holds this chat's calls and no others."""
+    rows.support_chat(rows.make_prompt(name="other"))
+    text = boss.get(reverse("admin:llm_wrapper_chathistory_change", args=[long_chat.pk])).content.decode()
+    assert f"?q={long_chat.public_id}" in text
+    response = boss.get(reverse("admin:llm_wrapper_llmcall_changelist"), {"q": str(long_chat.public_id)})
+    assert response.context["cl"].result_count == LLMCall.objects.filter(turn__chat=long_chat).count()
+
+
+def test_a_transcript_shows_summaries_and_answers_given_anew(boss: Client, long_chat: ChatHistory) -> None:
+    """A summary stands out with what it is about and whether it is in force; a turn that was answered anew and the one
+    that did it lead to each other; what is no longer sent says so; a failed summary is not taken for an answer."""
+    text = boss.get(reverse("admin:llm_wrapper_chathistory_change", args=[long_chat.pk])).content.decode()
+    old, new = long_chat.turns.get(number=4), long_chat.turns.get(number=5)
+    for expected in (
+        "summary of all up to step 5",
+        "replaced by a newer one",
+        "in force",
+        "no longer sent",
+        f'answered anew in <a href="{reverse("admin:llm_wrapper_turn_change", args=[new.pk])}">turn 5</a>',
+        f'answers <a href="{reverse("admin:llm_wrapper_turn_change", args=[old.pk])}">turn 4</a> anew',
+        "<span>summary</span>",
+        "from the response cache",
+    ):
+        assert expected in text, expected
+    assert text.count("llmw-left") == 3
+    assert "Answers anew" in boss.get(reverse("admin:llm_wrapper_turn_change", args=[new.pk])).content.decode()

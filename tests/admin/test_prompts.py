@@ -317,3 +317,54 @@ def test_the_list_takes_a_fixed_number_of_queries(
         text = boss.get(reverse("admin:llm_wrapper_prompttemplate_changelist")).content.decode()
     assert "azure-gpt" in text
     assert "v1" in text
+
+
+# -- context budget and API ------------------------------------------------------------------------------
+
+
+def test_the_context_budget_is_edited_with_the_prompt(boss: Client) -> None:
+    """How much of a chat is sent, and whether the rest is summed up, stands in a part of the form of its own, which
+    says what is sent in any case; a version holds it and restores it."""
+    text = boss.get(reverse(ADD)).content.decode()
+    for expected in ("Context budget", "Messages at most", "Tokens at most", "Sum up what is left out", "whole or not"):
+        assert expected in text
+    prompt = rows.make_prompt()
+    prompt.current_version()
+    wanted = {"history_window": "40", "history_tokens": "6000", "summary_instructions": "In one line.\r\nNo more."}
+    response = boss.post(reverse(CHANGE, args=[prompt.pk]), form(**wanted, summarise_left_out="on"))
+    assert response.status_code == 302
+    prompt.refresh_from_db()
+    assert (prompt.history_window, prompt.history_tokens, prompt.summarise_left_out) == (40, 6000, True)
+    assert prompt.summary_instructions == "In one line.\nNo more."
+    newest = prompt.versions.get(number=2)
+    assert newest.content["history_tokens"] == 6000
+    shown = boss.get(reverse("admin:llm_wrapper_promptversion_change", args=[newest.pk])).content.decode()
+    assert "Tokens at most" in shown
+    PromptTemplate.objects.filter(pk=prompt.pk).update(history_tokens=None, summarise_left_out=False)
+    restored = boss.get(reverse(CHANGE, args=[prompt.pk]), {"restore": "2"}).context["adminform"].form
+    assert restored["history_tokens"].value() == 6000
+    assert restored["summarise_left_out"].value() is True
+
+
+def test_a_version_of_an_earlier_release_is_restored(boss: Client, edited: PromptTemplate) -> None:
+    """A version that was saved before there was a budget of tokens opens with none."""
+    version = edited.versions.get(number=1)
+    for key in ("history_tokens", "summarise_left_out", "summary_instructions"):
+        del version.content[key]
+    version.save()
+    restored = boss.get(reverse(CHANGE, args=[edited.pk]), {"restore": "1"}).context["adminform"].form
+    assert (restored["history_tokens"].value(), restored["summarise_left_out"].value()) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("plan, user_id", "user_id&#x27; says who the user is"), ("plan, not-a-name", "is not a name")],
+)
+def test_callers_of_the_api_are_not_given_what_says_who_they_are(boss: Client, names: str, said: str) -> None:
+    """Variables for callers of the API are names, and none that says who the user is."""
+    prompt = rows.make_prompt()
+    response = boss.post(reverse(CHANGE, args=[prompt.pk]), form(api_access="users", api_context_vars=names))
+    assert list(errors(response)) == ["api_context_vars"]
+    assert said in response.content.decode()
+    prompt.refresh_from_db()
+    assert prompt.api_access == "nobody"

@@ -59,3 +59,8 @@ def by_session(user: Any) -> Caller:
     caller = Caller(user)
     caller.client.force_login(user)
     return caller
+
+
+def tenant_of(request: Any) -> dict[str, Any]:
+    """What a project may set as LLM_WRAPPER_API_CONTEXT."""
+    return {"user_id": request.auth.user.pk, "tenant": f"tenant of {request.auth.user.username}"}

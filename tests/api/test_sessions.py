@@ -302,3 +302,16 @@ def test_a_session_begins_with_the_config_that_was_asked_for(owner, settings):
             assert owner.send(owner.start(config=name), "hi").json()["reply"]["config"] == name
     assert [item["config"] for item in owner.get("/models").json()] == ["demo", "demo-b"]
     assert owner.post("/sessions/", {"config": "demo-no-tools"}).status_code == 422
+
+
+def test_a_project_says_what_the_server_knows_of_a_caller(owner, stranger, make_prompt, settings):
+    """LLM_WRAPPER_API_CONTEXT names a function whose variables reach the prompt, and that callers cannot overrule."""
+    settings.LLM_WRAPPER_API_CONTEXT = "tests.api.callers.tenant_of"
+    make_prompt(system_prompt_template="{{ tenant }}", api_access="users", api_context_vars=["tenant"])
+    for caller in (owner, stranger):
+        with scripted_model("ok") as model:
+            caller.send(caller.start(prompt="support"), "hi")
+        assert model.requests[0].messages[0]["content"] == f"tenant of {caller.user.username}"
+    refused = owner.post("/sessions/", {"prompt": "support", "context_vars": {"tenant": "acme"}})
+    assert (refused.status_code, refused.json()["code"]) == (422, "context_variable_not_allowed")
+    assert owner.get("/prompts").json() == [{"prompt": "support", "context_vars": [], "required": []}]

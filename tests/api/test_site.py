@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -17,6 +19,7 @@ from llm_wrapper.models import LLMCall, Turn
 from llm_wrapper.testing import scripted_model
 
 from .callers import Caller, by_token, make_user
+from .servers import ROOT, environment
 
 
 @pytest.fixture
@@ -155,6 +158,25 @@ def test_usage_adds_up_by_day_and_by_config(owner, stranger):
 def test_a_period_that_cannot_be_is_422(owner, query):
     """Periods that end before they begin, are too long, or no dates."""
     assert owner.get(f"/usage?{query}").status_code == 422
+
+
+def test_without_django_ninja_the_import_says_what_to_install():
+    """A project that mounts the API without the extra is told which one to install."""
+    script = (
+        "import sys, django; sys.modules['ninja'] = None; django.setup()\n"
+        "from llm_wrapper.errors import MissingExtra\n"
+        "try:\n    import llm_wrapper.api.urls\nexcept MissingExtra as error:\n    print(error)\n"
+    )
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.api.plain_settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "pip install 'llm_wrapper[api]'" in done.stdout, done.stderr
 
 
 # -- in a project ----------------------------------------------------------------------------------------

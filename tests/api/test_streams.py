@@ -6,17 +6,20 @@ import json
 import random
 import re
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
+from django.db.backends.signals import connection_created
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_wrapper import errors, events
+from llm_wrapper import errors, events, history
 from llm_wrapper.api import listening, streams
-from llm_wrapper.models import ChatHistory, Message, Turn
-from llm_wrapper.testing import cut_stream, failure, scripted_model, tool_call
+from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
+from llm_wrapper.testing import cut_stream, delayed, failure, scripted_model, tool_call
 from llm_wrapper.transport import using
 from llm_wrapper.turn import TurnJob
 from llm_wrapper.types import LLMReply, PromptSpec, Usage
@@ -237,18 +240,55 @@ def test_d3_a_slow_reader_is_left_behind_and_finds_the_answer(make_prompt, monke
     assert Message.objects.filter(type="assistant", text=words).exists()
 
 
-def test_turns_wait_for_their_models_at_the_same_time(caller, server):
-    """Slow answers do not hold each other up, nor other requests: eight of a second take far less than eight."""
-    sessions = [start(caller) for _ in range(8)]
-    with using(SlowModel(["one two three four five"] * 8, pause=0.2)), ThreadPoolExecutor(8) as pool:
+def test_b6_turns_wait_for_their_models_at_the_same_time(caller):
+    """Slow answers do not hold each other up, nor other requests; and while they wait, no more database connections are
+    open than the event loop has threads for them."""
+    opened: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def note(connection, **kwargs):
+        opened.add(connection)
+
+    sessions = [start(caller) for _ in range(16)]
+    connection_created.connect(note)
+    with using(SlowModel(["one two three four five"] * 16, pause=0.3)), ThreadPoolExecutor(16) as pool:
         began = time.monotonic()
         sends = [pool.submit(caller.post, f"{session}/messages", json={"message": "hi"}) for session in sessions]
-        until(lambda: Turn.objects.filter(status="running").count() > 2)
+        until(lambda: LLMCall.objects.filter(status="running").count() == 16)
+        assert sum(connection.connection is not None for connection in opened) <= listening.LANES
         asked = time.monotonic()
         assert caller.get("/health").status_code == 200
         assert time.monotonic() - asked < 1
         assert {send.result().status_code for send in sends} == {200}
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 12  # one after the other they take 24 seconds
+    connection_created.disconnect(note)
+
+
+def test_a_silent_turn_shows_that_it_is_alive(caller, monkeypatch):
+    """While nothing happens a comment goes out now and then, so that no proxy takes the connection for dead."""
+    monkeypatch.setattr(listening, "SILENCE", 0.05)
+    session = start(caller)
+    with scripted_model(delayed(0.5, "Done.")), streamed(caller, session) as response:
+        text = "".join(response.iter_text())
+    assert text.count(streams.ALIVE) >= 3
+    assert [name for name, _ in parsed(text)][-1] == "turn_finished"
+
+
+def test_a_bug_in_a_turn_ends_its_stream(caller, monkeypatch, caplog):
+    """What nobody expected is told as an internal error without its words, and the traceback is in the log."""
+
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("the password is secret")
+
+    session = start(caller)
+    monkeypatch.setattr(history, "save_answer", broken)
+    with scripted_model("ok", "ok"):
+        heard = parsed(caller.post(f"{session}/messages/stream", json={"message": "hi"}).text)
+        told = caller.post(f"{session}/messages", json={"message": "hi"})
+    assert heard[-1][0] == "turn_failed"
+    assert heard[-1][1]["error_code"] == told.json()["code"] == "internal_error"
+    assert told.status_code == 500
+    assert "secret" not in json.dumps(heard) + told.text
+    assert "the password is secret" in caplog.text
 
 
 # -- over a server without one ----------------------------------------------------------------------------

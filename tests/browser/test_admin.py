@@ -144,3 +144,20 @@ def test_chats_and_calls_are_shown(tab: Tab, prompt: PromptTemplate) -> None:
             tab.photograph("llm-calls", height=620)
     tab.open("/admin/llm_wrapper/llmconfigname/azure-gpt/change/")
     tab.photograph("config", height=620)
+
+
+def test_a_chat_that_outgrew_its_window_is_told(tab: Tab, prompt: PromptTemplate) -> None:
+    """Summaries stand across the conversation, answers that were given anew are dimmed, and a click on what a call left
+    out leads to those messages; the prompt's form has the budget in a part of its own."""
+    chat = rows.long_support_chat(prompt)
+    tab.open(change(chat))
+    assert "summary of all up to step" in tab.page.inner_text(".llmw-chat").lower()
+    tab.photograph("long-chat", height=2200)
+    tab.open(change(chat.turns.get(number=5).llm_calls.get()))
+    tab.photograph("call-left-out")
+    tab.page.click("text=6 messages before step")
+    tab.page.wait_for_selector("text=Question 1")
+    tab.open(change(prompt))
+    assert "Context budget" in tab.page.content()
+    tab.page.locator("text=Context budget").first.scroll_into_view_if_needed()
+    tab.photograph("prompt-budget", height=1600)

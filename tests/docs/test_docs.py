@@ -25,8 +25,10 @@ from .pages import PAGES, ROOT, Runner, anchors, blocks, code_lines, name_of, pr
 EVERY_PAGE = pytest.mark.parametrize("name", [name_of(page) for page in PAGES])
 MUST_RUN = {
     "README.md",
+    "docs/chats.md",
     "docs/quickstart.md",
     "docs/testing.md",
+    "docs/documents/0-persistent-chats.md",
     "docs/documents/1-prompt-template-wrapper.md",
 }
 WITH_CODE = sorted(

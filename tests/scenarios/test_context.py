@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from llm_wrapper import errors, events, history
+from llm_wrapper.history import audit
 from llm_wrapper.models import ChatHistory, LLMCall, Message, PromptTemplate, Turn
 from llm_wrapper.models.journal import SUMMARY_INSTRUCTIONS
 from llm_wrapper.models.loading import load_prompt
@@ -214,7 +215,7 @@ def purposes() -> list[str]:
 
 def agree(wrapper: LLMCommunicationWrapper) -> None:
     call_command("llm_check_history", verbosity=0)
-    assert not list(history.audit.differences(wrapper.get_chat_history_object()))
+    assert not list(audit.differences(wrapper.get_chat_history_object()))
 
 
 def test_a_full_window_is_summed_up_once_until_it_is_full_again(summed: LLMCommunicationWrapper) -> None:

@@ -18,7 +18,7 @@ from llm_wrapper.management.conversation import (
     open_conversation,
     read_variable,
 )
-from llm_wrapper.management.terminal import Terminal, cost_of, one_line, wants_colours
+from llm_wrapper.management.terminal import Terminal, clear_database_errors, cost_of, one_line, wants_colours
 from llm_wrapper.management.transcript import write_sent, write_steps
 from llm_wrapper.models import ChatHistory, LLMCall, Message
 
@@ -53,16 +53,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         colours = wants_colours(self.stdout) and not options["no_color"]
         self.terminal = Terminal(self, colours=colours or bool(options["force_color"]))
-        user = find_user(options["user"]) if options["user"] else None
-        session = find_session(options["session"]) if options["session"] else None
-        self.user = user or (session.user if session is not None else None)
-        self.conversation = open_conversation(
-            session=session,
-            prompt=options["prompt"],
-            model=options["model"],
-            user=user,
-            variables=dict(read_variable(text) for text in options["var"]),
-        )
+        with clear_database_errors():
+            self.open(options)
         self.answering = Answering(self.terminal, self.conversation)
         self.unanswered = 0
         try:
@@ -75,6 +67,18 @@ class Command(BaseCommand):
             self.terminal.say(f"To go on: manage.py llm_chat --session {chat.public_id}", "dim")
         if self.unanswered and not self.terminal.interactive:
             raise CommandError(f"{self.unanswered} message(s) got no answer.")
+
+    def open(self, options: dict[str, Any]) -> None:
+        user = find_user(options["user"]) if options["user"] else None
+        session = find_session(options["session"]) if options["session"] else None
+        self.user = user or (session.user if session is not None else None)
+        self.conversation = open_conversation(
+            session=session,
+            prompt=options["prompt"],
+            model=options["model"],
+            user=user,
+            variables=dict(read_variable(text) for text in options["var"]),
+        )
 
     def greet(self) -> None:
         chat = self.conversation.row()
@@ -149,8 +153,9 @@ class Command(BaseCommand):
                 self.terminal.say(f"There is no config {one_line(rest)}: it is taken as a litellm model id.", "dim")
         last = self.conversation.row().llm_config_name
         drawn = f"; {last} answered last" if last and last in self.conversation.models and not rest else ""
+        when = " from the next message on" if rest else ""
         names = rest or ", ".join(self.conversation.models)
-        self.terminal.say(one_line(f"Answered by {names}{drawn}."))
+        self.terminal.say(one_line(f"Answered by {names}{when}{drawn}."))
 
     def show_models(self, rest: str) -> None:
         loaded = configs.get_configs()

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from llm_wrapper import costs
 from llm_wrapper.costs import Spent
+from llm_wrapper.management.terminal import one_line
 
 DAYS = 30
 MOST_DAYS = 36_600
@@ -66,7 +67,7 @@ class Command(BaseCommand):
             return
         headings = (*by, "calls", "failed", "tokens in", "cached", "tokens out", "reasoning", "cost", "unpriced")
         found = costs.total(rows)
-        lines = [[*(_shown(row.label(name)) for name in by), *_numbers(row)] for row in rows]
+        lines = [[*(one_line(row.label(name)) for name in by), *_numbers(row)] for row in rows]
         last = ["total", *[""] * (len(by) - 1), *_numbers(found)]
         widths = [max(map(len, column)) for column in zip(headings, *lines, last, strict=True)]
 
@@ -84,11 +85,6 @@ class Command(BaseCommand):
                     "Set `price` or `price_model` in the YAML of their configs."
                 )
             )
-
-
-def _shown(text: str) -> str:
-    """A name as a terminal may show it: control characters in it could move the cursor."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _numbers(row: Spent) -> list[str]:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from llm_wrapper.history.text import storable
 from llm_wrapper.management.conversation import find_session, find_user
-from llm_wrapper.management.terminal import Terminal, cost_of, one_line, wants_colours
+from llm_wrapper.management.terminal import Terminal, clear_database_errors, cost_of, one_line, wants_colours
 from llm_wrapper.management.transcript import write_steps
 from llm_wrapper.models import ChatHistory, Message
 
@@ -21,7 +21,8 @@ HEADINGS = ("session", "title", "user", "prompt", "messages", "tokens in", "out"
 NUMBERS = {"messages", "tokens in", "out", "cost"}
 # Narrower than this a title tells nothing.
 NARROWEST_TITLE, WIDEST_TITLE = 16, 60
-SAID = Q(type__in=[Message.Type.USER, Message.Type.ASSISTANT])
+# What a model asks of tools has no text.
+SAID = Q(type__in=[Message.Type.USER, Message.Type.ASSISTANT]) & ~Q(text="")
 
 
 class Command(BaseCommand):
@@ -38,6 +39,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, action: str, **options: Any) -> None:
         colours = wants_colours(self.stdout) and not options["no_color"]
         self.terminal = Terminal(self, colours=colours or bool(options["force_color"]))
+        with clear_database_errors():
+            self.run(action, options)
+
+    def run(self, action: str, options: dict[str, Any]) -> None:
         if action == "show":
             if not options["id"]:
                 raise CommandError("Say which session: llm_sessions show ID.")
