@@ -70,8 +70,23 @@ def test_percent_signs_in_a_message_do_no_harm() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["user", "user_id", "userid", "USER_ID", "current_user", "username", "account_id", "customer_key", "tenant", "email"]
-    + ["session_id", "is_staff", "roles", "permission", "organisation_id"],
+    [
+        "user",
+        "user_id",
+        "userid",
+        "USER_ID",
+        "current_user",
+        "username",
+        "account_id",
+        "customer_key",
+        "tenant",
+        "email",
+        "session_id",
+        "is_staff",
+        "roles",
+        "permission",
+        "organisation_id",
+    ],
 )
 def test_callers_of_the_api_never_say_who_they_are(name: str) -> None:
     """A variable that says who the user is cannot be opened to callers of the API, who could claim to be another."""

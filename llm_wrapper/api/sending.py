@@ -7,19 +7,17 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
-from llm_wrapper import configs
+from llm_wrapper import configs, history
 from llm_wrapper.conf import conf
 from llm_wrapper.errors import (
-    CannotRegenerate,
     ContextVariableNotAllowed,
     NotAvailable,
     PromptGone,
     SessionArchived,
 )
-from llm_wrapper.history import create_chat
 from llm_wrapper.history.database import statement
 from llm_wrapper.history.text import storable
-from llm_wrapper.models import ChatHistory, LLMCall, Message, PromptTemplate
+from llm_wrapper.models import ChatHistory, LLMCall, PromptTemplate
 from llm_wrapper.models.loading import load_prompt, loaded_prompt
 from llm_wrapper.repositories import LLMCommunicationWrapper, checked_message
 from llm_wrapper.turn import TurnJob
@@ -98,7 +96,7 @@ def start_chat(
     if config is not None and config not in names:
         raise NotAvailable(f"There is no config {config!r} that this session may use. They are: {', '.join(names)}.")
     if prompt is None:
-        return create_chat(user=caller.user, title=storable(title), llm_config_name=config or "")
+        return history.create_chat(user=caller.user, title=storable(title), llm_config_name=config or "")
     wrapper = LLMCommunicationWrapper(prompt_name=prompt.name, initializing_context_vars=context, user=caller.user)
     columns = {"title": storable(title)} | ({"llm_config_name": config} if config else {})
     ChatHistory.objects.filter(pk=wrapper.chat_history_id).update(**columns)
@@ -127,7 +125,8 @@ def job_for(
         raise SessionArchived('The session is archived. Set its status to "active" to go on.')
     replaced = None
     if message is None:
-        replaced, message = _newest(chat)
+        newest = history.newest_question(chat.pk)
+        replaced, message = newest.turn_id, newest.text
     server = server_context(request)
     context = checked_context(chat.prompt_template, context_vars, server)
     spec, version = PromptSpec(name=""), None
@@ -136,7 +135,7 @@ def job_for(
         if not usable_prompts(caller).filter(pk=chat.prompt_template.pk).exists():
             raise NotAvailable("The prompt of this session is no longer open to you. Start a new session.")
         _, version, spec, names = load_prompt(chat.prompt_template.name)
-    elif LLMCall.objects.filter(turn__chat=chat, prompt_version__isnull=False).exists():
+    elif _had_a_prompt(chat):
         raise PromptGone("The prompt of this session was deleted. Its messages can be read; start a new session.")
     context = {**chat.current_context_variables, **context}
     return TurnJob(
@@ -157,10 +156,7 @@ def job_for(
     )
 
 
-def _newest(chat: ChatHistory) -> tuple[int, str]:
-    """The newest turn, which is the one that can be answered anew, and its message. Raises CannotRegenerate."""
-    own = Message.objects.filter(chat=chat, turn__number=chat.turn_count, type=Message.Type.USER)
-    found = own.order_by("position").values_list("turn", "text").first()
-    if found is None or found[0] is None:
-        raise CannotRegenerate("The session has no message to answer anew. Send one.")
-    return found[0], found[1]
+def _had_a_prompt(chat: ChatHistory) -> bool:
+    """Whether a session that has no prompt now was answered on one; its first and newest turns tell."""
+    turns = LLMCall.objects.filter(turn__chat=chat, turn__number__in=[1, chat.turn_count])
+    return turns.filter(prompt_version__isnull=False).exists()

@@ -59,8 +59,10 @@ def summary_out(chat: ChatHistory) -> SessionSummary:
 
 
 def messages(chat: ChatHistory, *, limit: int, before: int | None = None) -> MessagePage:
-    """The newest messages before a position, oldest first. A turn that was answered anew is not among them."""
-    rows = chat.messages.filter(SHOWN, turn__replaced_by__isnull=True)
+    """The newest messages before a position, oldest first. A turn that was answered anew is not among them, nor is one
+    that failed to do so."""
+    replaced = Q(turn__replaced_by__isnull=False) | Q(turn__replaces__isnull=False)
+    rows = chat.messages.filter(SHOWN).exclude(replaced, left_context_at__isnull=False)
     if before is not None:
         rows = rows.filter(position__lt=before)
     found = list(rows.select_related("turn").order_by("-position")[: limit + 1])

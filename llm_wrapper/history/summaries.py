@@ -62,7 +62,8 @@ def to_sum_up(
     steps.reverse()
     return SummaryRequest(
         first=steps[0].position,
-        last=last,
+        # Not `last`: what is out of the context now, because it is being answered anew, may come back behind it.
+        last=steps[-1].position,
         previous=previous,
         instructions=told,
         step_chars=step_chars,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
@@ -139,8 +140,6 @@ def find_session(session_id: str) -> ChatHistory:
 
 def read_variable(text: str) -> tuple[str, Any]:
     """`name=text` or `name:=JSON` as a pair. Raises CommandError."""
-    import json
-
     name, equals, value = text.partition("=")
     as_json = name.endswith(":")
     name = name.removesuffix(":").strip()

@@ -43,6 +43,17 @@ def _steers(char: str) -> bool:
 
 
 @contextmanager
+def closed_pipe_ends_it() -> Iterator[None]:
+    """Let a reader that has seen enough, as `head` has, end the command without a complaint."""
+    try:
+        yield
+    except BrokenPipeError:
+        # What Python would still write at its end has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+@contextmanager
 def clear_database_errors() -> Iterator[None]:
     """Let a database that cannot be used end the command with one line that says what to do."""
     try:

@@ -110,6 +110,11 @@ class Migration(migrations.Migration):
             field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='llm_calls', to='llm_wrapper.turn'),
         ),
         migrations.AlterField(
+            model_name='llmcall',
+            name='prompt_version',
+            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='llm_calls', to='llm_wrapper.promptversion'),
+        ),
+        migrations.AlterField(
             model_name='message',
             name='type',
             field=models.CharField(choices=[('user', 'User'), ('assistant', 'Assistant'), ('system', 'System'), ('tool', 'Tool'), ('widget', 'Widget'), ('summary', 'Summary')], max_length=10),

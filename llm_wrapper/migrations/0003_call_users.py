@@ -1,14 +1,17 @@
 from django.db import migrations
 from django.db.models import OuterRef, Subquery
+from django.db.models.functions import Coalesce
 
 
 def name_who_asked(apps, schema_editor):
-    """Calls made before they had a user of their own get the one whose message they answered."""
+    """Calls made before they had a user of their own get the one whose message they answered, else the chat's."""
     LLMCall = apps.get_model("llm_wrapper", "LLMCall")
     Message = apps.get_model("llm_wrapper", "Message")
     database = schema_editor.connection.alias
     asked = Message.objects.using(database).filter(turn=OuterRef("turn"), type="user").order_by("position")
-    LLMCall.objects.using(database).filter(user=None).update(user=Subquery(asked.values("user")[:1]))
+    owner = apps.get_model("llm_wrapper", "Turn").objects.using(database).filter(pk=OuterRef("turn"))
+    user = Coalesce(Subquery(asked.values("user")[:1]), Subquery(owner.values("chat__user")[:1]))
+    LLMCall.objects.using(database).filter(user=None).update(user=user)
 
 
 class Migration(migrations.Migration):

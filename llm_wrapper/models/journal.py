@@ -43,8 +43,9 @@ class LLMCall(models.Model):
     attempt = models.PositiveIntegerField(help_text="Number of the call within its turn, from 1.")
     config_name = models.CharField(max_length=100)
     model = models.CharField(max_length=200)
+    # Protected: what was sent can be seen as long as the call is there.
     prompt_version = models.ForeignKey(
-        PromptVersion, null=True, blank=True, on_delete=models.SET_NULL, related_name="llm_calls"
+        PromptVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="llm_calls"
     )
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.RUNNING)
     first_position = models.PositiveIntegerField(help_text="First step that was sent.")
@@ -93,6 +94,7 @@ class LLMCall(models.Model):
         if self.purpose == self.Purpose.SUMMARY:
             answer = self.answers.order_by("position").values_list("position", flat=True).first()
             steps = summed_steps(self.turn.chat_id, self.first_position, self.last_position, answer)
+            steps = _without_the_replaced(steps, self.turn)
             previous = Message.objects.filter(chat=self.turn.chat_id, pk__in=[self.system_message_id])
             return (steps | previous).order_by(Case(When(type="summary", then=0), default=1), "position")
         steps = sent_steps(
@@ -101,6 +103,7 @@ class LLMCall(models.Model):
             last=self.last_position,
             system_id=self.system_message_id,
         )
+        steps = _without_the_replaced(steps, self.turn)
         ahead = [When(type=kind, then=Value(place)) for kind, place in _AHEAD.items()]
         return steps.order_by(Case(*ahead, default=Value(2), output_field=IntegerField()), "position")
 
@@ -141,6 +144,14 @@ def sent_steps(chat_id: Any, *, first: Any, last: Any, system_id: Any) -> models
     steps = Q(position__lte=last) & others & in_context & ~Q(type__in=["system", "widget"])
     # By position alone: an order that no index has would be sorted on disk in a long chat.
     return Message.objects.filter(Q(chat_id=chat_id) & (steps | Q(pk=system_id))).order_by("position")
+
+
+def _without_the_replaced(steps: models.QuerySet[Message], turn: Turn) -> models.QuerySet[Message]:
+    """The steps without the answer that the turn gives anew, and its question: where the turn failed they are in the
+    context again, and were not sent by it all the same."""
+    if turn.replaces_id is None:
+        return steps
+    return steps.filter(~Q(turn=turn.replaces_id) | Q(type__in=[Message.Type.SYSTEM, Message.Type.SUMMARY]))
 
 
 # Where steps stand in a request that does not follow from their positions.

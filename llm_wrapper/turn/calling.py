@@ -57,13 +57,14 @@ def call_model(progress: Progress) -> Generator[Effect | Event, Any, tuple[Any, 
     for attempt in policy:
         with attempt:
             choice, route = yield from _choose(progress, causes)
+            if progress.unsaved_text:
+                # Only now: where no other config is left, what had arrived is all that there is, and is kept.
+                progress.unsaved_text = ""
+                yield StreamReset(reason=list(causes.values())[-1].code, **progress.ids)
             try:
                 return (yield from _try_or_release(progress, choice, route))
             except ProviderError as error:
                 causes[choice.name] = error
-                if job.fail_over and error.fails_over and progress.unsaved_text:
-                    progress.unsaved_text = ""
-                    yield StreamReset(reason=error.code, **progress.ids)
                 raise
     raise AssertionError("unreachable: the policy returns or raises")
 

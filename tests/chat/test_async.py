@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
 
 from llm_wrapper import errors
 from llm_wrapper.chat import Chat
@@ -24,6 +28,23 @@ DOORS = [
 ]
 
 
+def on_a_loop(test):
+    """Run the test on a loop, and close the database connection of the loop's thread as a server would."""
+
+    @pytest.mark.django_db(transaction=True)
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        async def main():
+            try:
+                await test(*args, **kwargs)
+            finally:
+                await sync_to_async(connections.close_all)()
+
+        asyncio.run(main())
+
+    return run
+
+
 @pytest.mark.parametrize("name", DOORS)
 def test_every_door_has_an_async_twin(name):
     """With an 'a' in front, the same parameters, and the same kind: what yields yields."""
@@ -33,8 +54,7 @@ def test_every_door_has_an_async_twin(name):
     assert inspect.isasyncgenfunction(twin) or inspect.iscoroutinefunction(twin)
 
 
-@pytest.mark.asyncio
-@pytest.mark.django_db(transaction=True)
+@on_a_loop
 async def test_a_conversation_in_an_event_loop():
     """Everything that the sync doors do is done on a loop."""
     chat = await Chat.acreate(title="Trains")
@@ -60,8 +80,7 @@ async def test_a_conversation_in_an_event_loop():
     assert await chat.astop() is None
 
 
-@pytest.mark.asyncio
-@pytest.mark.django_db(transaction=True)
+@on_a_loop
 async def test_a_stream_that_is_left_in_an_event_loop():
     """Closing the async generator ends the turn and keeps what had come, as closing the sync one does."""
     chat = await Chat.acreate()
@@ -74,8 +93,7 @@ async def test_a_stream_that_is_left_in_an_event_loop():
     assert (await Message.objects.aget(type="assistant")).text == "one "
 
 
-@pytest.mark.asyncio
-@pytest.mark.django_db(transaction=True)
+@on_a_loop
 async def test_a_failure_in_an_event_loop():
     """It is raised there, with the message kept."""
     chat = await Chat.acreate()
@@ -84,9 +102,8 @@ async def test_a_failure_in_an_event_loop():
     assert (await Message.objects.aget()).text == "a"
 
 
-@pytest.mark.asyncio
-@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("name", DOORS)
+@on_a_loop
 async def test_the_sync_door_is_shut_in_an_event_loop(name):
     """It would hold up everybody whom the loop serves: the error says that the twin has an 'a' in front."""
     chat = await Chat.acreate()

@@ -9,7 +9,7 @@ from llm_wrapper.history.state import TurnState
 from llm_wrapper.models import ChatHistory, LLMCall, Message, PromptVersion, Turn
 
 KINDS = ("plain", "plain", "tools", "repaired", "failed", "replaced", "cut off", "new system", "widget")
-WORDS = "order refund parcel Tuesday naïve 漢字 coffee invoice blue 42 customer".split()
+WORDS = ["order", "refund", "parcel", "Tuesday", "naïve", "漢字", "coffee", "invoice", "blue", "42", "customer"]
 
 
 class Talk:
@@ -48,7 +48,11 @@ class Talk:
     def calls_tools(self, turn: Turn) -> None:
         names = [f"call_{self.position}_{number}" for number in range(self.random.randint(1, 3))]
         calls = [
-            {"id": name, "type": "function", "function": {"name": "look", "arguments": json.dumps({"for": self.words()})}}
+            {
+                "id": name,
+                "type": "function",
+                "function": {"name": "look", "arguments": json.dumps({"for": self.words()})},
+            }
             for name in names
         ]
         self.step("assistant", "", turn=turn, payload={"tool_calls": calls})

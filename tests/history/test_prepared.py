@@ -64,10 +64,17 @@ class Pairs:
         self.calls = [self._call(turn) for turn in self.turns]
 
     def _call(self, turn: Turn) -> LLMCall:
-        return LLMCall.objects.create(turn=turn, attempt=1, config_name="a", model="m", first_position=1, last_position=1)
+        return LLMCall.objects.create(
+            turn=turn, attempt=1, config_name="a", model="m", first_position=1, last_position=1
+        )
 
     def of(self, model: type[Model]) -> list[Any]:
-        rows: dict[Any, list[Any]] = {ChatHistory: self.chats, Turn: self.turns, Message: self.messages, LLMCall: self.calls}
+        rows: dict[Any, list[Any]] = {
+            ChatHistory: self.chats,
+            Turn: self.turns,
+            Message: self.messages,
+            LLMCall: self.calls,
+        }
         return rows[model]
 
     def values(self, field: Any) -> list[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
-from tests.management.typed import CTRL_C, CTRL_D, Typed
+from tests.management.typed import CTRL_C, CTRL_D, ROOT, Typed
 from tests.transport.provider import Provider, says, silent, streams, text_chunks
 
 CODES = re.compile(r"\x1b\[[0-9;]*m")
@@ -126,6 +129,23 @@ def test_colours_only_where_they_are_wanted(site, environ):
         assert typed.end() == 1
         assert "There is no session '17'" in typed.seen
         assert bool(CODES.search(typed.seen)) is not bool(environ)
+
+
+def test_a_reader_that_has_seen_enough(site):
+    """`llm_sessions | head -1` ends without a traceback."""
+    with Typed("llm_chat", "--model", "demo-steady", **site) as typed:
+        typed.wait_for("you > ")
+        typed.type("word " * 500)
+        typed.wait_for("tokens in")
+        typed.type("/exit")
+        assert typed.end() == 0
+    reader, pipe = os.pipe()
+    os.close(reader)
+    environ = {**os.environ, **site, "DJANGO_SETTINGS_MODULE": "example.settings"}
+    command = [sys.executable, "manage.py", "llm_sessions", "show", "1"]
+    shown = subprocess.run(command, cwd=ROOT, env=environ, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    os.close(pipe)
+    assert shown.stderr == ""
 
 
 def test_the_list_fits_the_terminal(site):

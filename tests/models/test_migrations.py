@@ -125,8 +125,8 @@ def everything(apps: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_a_filled_database_is_brought_up_to_date(at_first: Any) -> None:
-    """Nothing that was stored is changed; each call gets the user whose message it answered, and none where nobody was
-    named; rows, transcripts and counters agree; what was sent can still be seen; and the chats go on."""
+    """Nothing that was stored is changed; each call gets the user whose message it answered, else the chat's own, as
+    calls do from now on; rows, transcripts and counters agree; what was sent can be seen; and the chats go on."""
     filled = Filled(at_first)
     before = everything(at_first)
     after = everything(migrate(USERS))
@@ -134,7 +134,7 @@ def test_a_filled_database_is_brought_up_to_date(at_first: Any) -> None:
         for old, new in zip(rows, after[name], strict=True):
             assert {key: new[key] for key in old} == old, name
     asked_by = [call.user.username if call.user else None for call in LLMCall.objects.order_by("pk")]
-    assert asked_by == ["ada", "bob", None, None, "bob"]
+    assert asked_by == ["ada", "bob", None, "bob", "bob"]
     assert {call.purpose for call in LLMCall.objects.all()} == {"answer"}
     assert {(call.left_out, call.cache_hit) for call in LLMCall.objects.all()} == {(0, False)}
     assert {step.type for step in Message.objects.all()} == {"system", "user", "assistant"}

@@ -199,6 +199,20 @@ def test_the_user_templates_words_have_their_room(upstream: Any, chat_on: Any) -
     assert tokens(upstream.last_messages) <= 3596
 
 
+def test_a_failed_regeneration_shows_that_the_old_answer_was_not_sent(make_prompt: Any) -> None:
+    """The old answer comes back where the new one fails; it is not among what the failed call sent."""
+    make_prompt()
+    wrapper = LLMCommunicationWrapper(prompt_name="support")
+    with scripted_model("one", failure(errors.ContentRefused("no")), "two") as model:
+        ask(wrapper)
+        with pytest.raises(errors.ContentRefused):
+            wrapper.regenerate_response()
+        ask(wrapper)
+    sent = [call.sent_messages() for call in LLMCall.objects.order_by("pk")]
+    assert sent == [request.messages for request in model.requests]
+    assert [len(messages) for messages in sent] == [1, 1, 3]
+
+
 # -- summaries -------------------------------------------------------------------------------------------
 
 
@@ -377,6 +391,29 @@ def test_a_regenerated_answer_makes_no_summary_of_nothing(summed: LLMCommunicati
     assert [m["content"] for m in requests[-1].messages].count("finest") == 1
     assert not any(m["content"] in ("fine", "finer") for m in requests[-1].messages)
     agree(summed)
+
+
+def test_a_failed_regeneration_shows_what_it_sent(summed: LLMCommunicationWrapper) -> None:
+    """An answer that comes back because the new one failed is not among what that one's calls sent, be it the answer's
+    or the summary's."""
+    filled(summed)
+    requests = []
+    with scripted_model("They spoke.", "fine") as model:
+        ask(summed, LONG)
+    requests += model.requests
+    prompt_with("support", history_tokens=200)
+    wrong = failure(errors.ContentRefused("no"))
+    with scripted_model("They spoke on.", wrong) as model, pytest.raises(errors.ContentRefused):
+        summed.regenerate_response()
+    requests += model.requests
+    with scripted_model("They went on.", "on") as model:
+        ask(summed, LONG)
+    requests += model.requests
+    # And it is lost to nobody: the next turn sends it, or has it summed up.
+    assert "fine" in str(requests[-1].messages) + str(requests[-2].messages)
+    calls = LLMCall.objects.order_by("pk").filter(pk__gte=LLMCall.objects.filter(purpose="summary").earliest("pk").pk)
+    for call, request in zip(calls, requests, strict=True):
+        assert call.sent_messages() == request.messages
 
 
 def test_a_chat_far_beyond_the_window_is_summed_up_by_what_fits(upstream: Any, chat_on: Any) -> None:

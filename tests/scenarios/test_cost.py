@@ -18,8 +18,10 @@ def statements(wrapper, *steps):
 
 
 def test_a_plain_turn_takes_at_most_20_statements(make_prompt):
-    """A plain turn takes at most 20 SQL statements, and no more in a long chat than in a new one."""
+    """A plain turn takes at most 20 SQL statements, and no more in a long chat than in a new one. The very first turn
+    of a process on a prompt reads the prompt's parts, too."""
     make_prompt(system_prompt_template="S")
+    statements(LLMCommunicationWrapper(prompt_name="support"), "the first of the process")
     wrapper = LLMCommunicationWrapper(prompt_name="support")
     first = statements(wrapper, "one")
     for _ in range(10):

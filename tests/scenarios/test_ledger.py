@@ -47,15 +47,11 @@ class Ledger:
     @property
     def cost(self) -> Decimal:
         price = {name: Decimal(value) for name, value in PRICE.items()}
-        return sum(
-            (
-                (
-                    (price["input"] * (sent - cached) + price["cached_input"] * cached + price["output"] * out) / MILLION
-                ).quantize(Decimal("1e-10"))
-                for sent, cached, out in self.told
-            ),
-            Decimal(0),
-        )
+        total = Decimal(0)
+        for sent, cached, out in self.told:
+            cost = price["input"] * (sent - cached) + price["cached_input"] * cached + price["output"] * out
+            total += (cost / MILLION).quantize(Decimal("1e-10"))
+        return total
 
 
 class Books:

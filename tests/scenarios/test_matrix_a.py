@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django.db.models import ProtectedError
 from django.urls import reverse
 from django.utils import timezone
 
@@ -282,13 +283,16 @@ def test_a10_rows_of_an_unknown_kind_break_nothing(crashed, client, django_user_
 
 
 @pytest.mark.django_db
-def test_a10_a_turn_whose_version_is_gone_is_ended(crashed, capsys):
-    """A10: a crashed turn whose calls and prompt were deleted is ended as failed, and the chat can be read."""
-    load_prompt("support")[0].delete()
-    PromptVersion.objects.all().delete()
+def test_a10_a_turn_whose_prompt_is_gone_is_ended(crashed, capsys):
+    """A10: a crashed turn whose prompt was deleted is ended as failed, and the chat can be read. The version that it
+    was called with cannot be deleted before the call, so what was sent can still be seen."""
+    load_prompt("support").prompt.delete()
+    with pytest.raises(ProtectedError):
+        PromptVersion.objects.all().delete()
     with scripted_model() as model:
         call_command("llm_resume")
     assert not model.requests
     crashed.refresh_from_db()
     assert (crashed.status, crashed.error_code) == ("failed", "crashed")
     assert list(audit.differences(crashed.chat)) == []
+    assert crashed.llm_calls.get().sent_messages()

@@ -13,7 +13,14 @@ from django.utils import timezone
 
 from llm_wrapper.history.text import storable
 from llm_wrapper.management.conversation import find_session, find_user
-from llm_wrapper.management.terminal import Terminal, clear_database_errors, cost_of, one_line, wants_colours
+from llm_wrapper.management.terminal import (
+    Terminal,
+    clear_database_errors,
+    closed_pipe_ends_it,
+    cost_of,
+    one_line,
+    wants_colours,
+)
 from llm_wrapper.management.transcript import write_steps
 from llm_wrapper.models import ChatHistory, Message
 
@@ -39,7 +46,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, action: str, **options: Any) -> None:
         colours = wants_colours(self.stdout) and not options["no_color"]
         self.terminal = Terminal(self, colours=colours or bool(options["force_color"]))
-        with clear_database_errors():
+        with clear_database_errors(), closed_pipe_ends_it():
             self.run(action, options)
 
     def run(self, action: str, options: dict[str, Any]) -> None:
