@@ -112,7 +112,7 @@ class AppSettings:
     api_context = Setting[str](
         "LLM_WRAPPER_API_CONTEXT",
         "llm_wrapper.api.sending.identity",
-        "Dotted path of a function that gives the context variables which the server sets for a request to the REST API.",
+        "Dotted path of a function that gives the context variables which the server sets for a REST request.",
     )
 
 

@@ -89,7 +89,8 @@ SENTENCE: dict[type[errors.ProviderError], str] = {
     errors.ProviderServerError: "failed on its side",
     errors.StreamCut: "broke off its answer",
     errors.InvalidProviderResponse: "gave no answer that can be used",
-    errors.AuthenticationFailed: "refused the key; check api_key in the config's YAML file",
+    errors.AuthenticationFailed: "has no key, or its key was refused; check api_key in the config's YAML file, or the "
+    "provider's environment variable",
     errors.PermissionRefused: "refuses this key the model",
     errors.PaymentRequired: "wants payment; check the account's balance",
     errors.ModelNotFound: "does not know the model; check its name in the config's YAML file",
@@ -98,6 +99,9 @@ SENTENCE: dict[type[errors.ProviderError], str] = {
     errors.ContentRefused: "refused the content",
     errors.ProviderError: "failed",
 }
+# What litellm says before it sends anything, of a model that it cannot place and of one without a key.
+UNKNOWN_MODEL = "LLM Provider NOT provided"
+NO_KEY = re.compile(r"Missing (credentials|\w+ API key)", re.IGNORECASE)
 # What a provider says of a refused key may quote the key.
 SILENT = (errors.AuthenticationFailed, errors.PermissionRefused)
 # What litellm writes before the provider's words: "litellm.RateLimitError: RateLimitError: OpenAIException - ".
@@ -108,7 +112,10 @@ def provider_error(
     request: ModelRequest, kind: type[errors.ProviderError], detail: str = "", retry_after: float | None = None
 ) -> errors.ProviderError:
     """An error that names the config and says what to do, with further words without any secret."""
-    text = f"Config {request.config.name!r} ({request.config.model}) {SENTENCE[kind]}."
+    config = request.config
+    # A litellm id that was asked for as it is has no config of another name.
+    named = f"Model {config.model!r}" if config.name == config.model else f"Config {config.name!r} ({config.model})"
+    text = f"{named} {SENTENCE[kind]}."
     if detail and kind not in SILENT:
         text += f" {scrubbed(detail, request.config.credentials.values())[:500]}"
     return kind(text, retry_after=retry_after)
@@ -138,6 +145,13 @@ def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
     """The package's own error for what litellm raised. The most specific known class decides."""
     exc = _of_broken_stream(exc)
     kind = _kind(exc)
+    if UNKNOWN_MODEL in str(exc):
+        return errors.ModelNotFound(
+            f"{request.config.model!r} is neither the name of a config nor a litellm model id, which begins with its "
+            "provider: openai/gpt-4o."
+        )
+    if NO_KEY.search(str(exc)) and not any(_is_http_failure(cause) for cause in _chain(exc)):
+        return provider_error(request, errors.AuthenticationFailed)
     if _unreadable(exc, kind):
         kind = errors.InvalidProviderResponse
     elif kind in VAGUE:

@@ -40,8 +40,9 @@ def find(cache: ResponseCache, request: ModelRequest, call: LLMCall) -> CallOutc
 
 
 def keep(cache: ResponseCache, request: ModelRequest, completion: Completion) -> None:
-    """Remember an answer. One that asks for tools is not kept: what they give may change."""
-    if completion.text and not completion.tool_calls:
+    """Remember a turn's last answer, once it is known to fit what was asked for. One that came from the cache keeps the
+    lifetime that it has."""
+    if completion.text and completion.price_source != SOURCE:
         with_cache(lambda answers: answers.set(_key(cache, request), completion.text, cache.lifetime), None)
 
 

@@ -142,7 +142,7 @@ def _try(
         streamed=request.stream,
         timeout=request.timeout,
     )
-    progress.call = call
+    progress.call, progress.request = call, request
     yield LLMCallStarted(
         llm_call_id=call.pk,
         config_name=choice.name,
@@ -166,8 +166,6 @@ def _try(
         outcome = yield do(cached.find, job.response_cache, request, call)
     if outcome is None:
         outcome = yield CallModel(request, on_text, keep)
-        if job.response_cache is not None and outcome.completion is not None:
-            yield do(cached.keep, job.response_cache, request, outcome.completion)
     elif request.stream and outcome.completion is not None:
         yield on_text(outcome.completion.text)
     progress.unsaved_text = outcome.partial_text

@@ -33,6 +33,7 @@ from llm_wrapper.types import (
     LLMReply,
 )
 
+from . import cached
 from .calling import call_model
 from .effects import Effect, Machine, Sleep, do
 from .job import TurnJob
@@ -143,6 +144,8 @@ def _answer(progress: Progress) -> Answering:
         problems = "" if completion.tool_calls else _parse(progress, completion)
         final = not completion.tool_calls and not problems
         progress.unsaved_text = ""
+        if final and progress.job.response_cache is not None:
+            yield do(cached.keep, progress.job.response_cache, progress.request, completion)
         message = yield do(
             progress.journal.save_answer,
             progress.state,

@@ -27,6 +27,7 @@ class Progress:
     journal: Any
     state: Any
     call: Any = None
+    request: Any = None
     deltas: int = 0
     unsaved_text: str = ""
     tool_runs: list[dict[str, Any]] = field(default_factory=list)
