@@ -37,7 +37,6 @@ def start_call(
         prompt_version=prompt_version,
         first_position=window.first_position,
         last_position=state.position,
-        left_out=window.left_out,
         system_message_id=state.system_message_id,
         request_params=storable(dict(request_params)),
         route=dict(route),

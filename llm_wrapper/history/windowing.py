@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import QuerySet
 
 from llm_wrapper.models import ChatHistory, Message
-from llm_wrapper.models.journal import SentStep, provider_messages, sent_steps
+from llm_wrapper.models.journal import SentStep, provider_messages, window_steps
 
 from . import prepared
 from .database import stage
@@ -41,14 +41,13 @@ class Budget:
 class Window:
     """The messages of one call, in OpenAI's format.
 
-    `first_position` is the position of the first of them that is not pinned, `left_out` the number of earlier messages
-    that belong to the context and are not sent, `unsummed` the positions (first, last) that no summary covers yet,
-    where one is wanted. `spare` is how many tokens more it has room for, None where it has no bounds.
+    `first_position` is the position of the first of them that is not pinned, `unsummed` the positions (first, last)
+    that no summary covers yet, where one is wanted. `spare` is how many tokens more it has room for, None where it has
+    no bounds.
     """
 
     first_position: int
     messages: list[dict[str, Any]]
-    left_out: int = 0
     unsummed: tuple[int, int] | None = None
     spare: int | None = None
 
@@ -105,7 +104,6 @@ def window(
     state.window = Window(
         first_position=first,
         messages=provider_messages(sent_now, state.turn_id, replay_rendered),
-        left_out=_left_out(state, first) if first > 1 else 0,
         unsummed=(summed + 1, first - 1) if summarise and first - 1 > summed else None,
         spare=spare,
     )
@@ -220,28 +218,10 @@ def _read(state: TurnState, start: int) -> list[SentStep]:
 
 def _steps() -> QuerySet[Any, Any]:
     position = Message._meta.get_field("position")
-    return sent_steps(
+    return window_steps(
         prepared.Given("chat", ChatHistory._meta.pk),
         first=prepared.Given("first", position),
         last=prepared.Given("last", position),
         system_id=prepared.Given("system", Message._meta.pk),
-    ).values_list(*SentStep._fields)
-
-
-def _left_out(state: TurnState, first: int) -> int:
-    """How many messages of the context stand before position `first` and are not pinned."""
-    rows = prepared.select(_earlier, chat=state.chat_id, first=first, last=state.position)
-    return int(rows[0][0]) if rows else 0
-
-
-def _earlier() -> QuerySet[Any, Any]:
-    position = Message._meta.get_field("position")
-    in_context = Q(left_context_at=None) | Q(left_context_at__gt=prepared.Given("last", position))
-    said = Message.objects.filter(
-        in_context,
-        chat=prepared.Given("chat", ChatHistory._meta.pk),
-        position__lt=prepared.Given("first", position),
-        pinned=False,
-        type__in=["user", "assistant", "tool"],
+        columns=SentStep._fields,
     )
-    return said.order_by().values("chat").annotate(number=Count("pk")).values_list("number")

@@ -46,11 +46,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='llmcall',
-            name='left_out',
-            field=models.PositiveIntegerField(default=0, help_text="Steps of the chat's context that were left out because the window had no room."),
-        ),
-        migrations.AddField(
-            model_name='llmcall',
             name='purpose',
             field=models.CharField(choices=[('answer', 'Answer'), ('summary', 'Summary')], default='answer', max_length=10),
         ),
@@ -118,6 +113,10 @@ class Migration(migrations.Migration):
             model_name='message',
             name='type',
             field=models.CharField(choices=[('user', 'User'), ('assistant', 'Assistant'), ('system', 'System'), ('tool', 'Tool'), ('widget', 'Widget'), ('summary', 'Summary')], max_length=10),
+        ),
+        migrations.AddIndex(
+            model_name='message',
+            index=models.Index(condition=models.Q(('pinned', True)), fields=['chat', 'position'], name='llmw_message_pinned'),
         ),
         migrations.AddIndex(
             model_name='llmcall',

@@ -173,6 +173,9 @@ class Message(models.Model):
         verbose_name = "step"
         ordering = ["chat", "position"]
         constraints = [models.UniqueConstraint(fields=["chat", "position"], name="llmw_message_position")]
+        indexes = [
+            models.Index(fields=["chat", "position"], condition=models.Q(pinned=True), name="llmw_message_pinned")
+        ]
 
     def __str__(self) -> str:
         return f"{self.type} {self.position}: {self.text[:60]}"

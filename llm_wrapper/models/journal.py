@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -51,9 +51,6 @@ class LLMCall(models.Model):
     first_position = models.PositiveIntegerField(help_text="First step that was sent.")
     last_position = models.PositiveIntegerField(help_text="Last step that was sent.")
     system_message = models.ForeignKey(Message, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
-    left_out = models.PositiveIntegerField(
-        default=0, help_text="Steps of the chat's context that were left out because the window had no room."
-    )
     cache_hit = models.BooleanField(default=False, help_text="Answered from the response cache; nothing was sent.")
     request_params = models.JSONField(default=dict, blank=True)
     route = models.JSONField(default=dict, blank=True, help_text="Why this config: candidates, skipped ones, the draw.")
@@ -107,6 +104,16 @@ class LLMCall(models.Model):
         ahead = [When(type=kind, then=Value(place)) for kind, place in _AHEAD.items()]
         return steps.order_by(Case(*ahead, default=Value(2), output_field=IntegerField()), "position")
 
+    @property
+    def left_out(self) -> int:
+        """How many messages of the chat's context were not sent because the window had no room for them."""
+        if self.turn is None or self.purpose == self.Purpose.SUMMARY:
+            return 0
+        in_context = Q(left_context_at=None) | Q(left_context_at__gt=self.last_position)
+        said = Message.objects.filter(in_context, chat=self.turn.chat_id, type__in=["user", "assistant", "tool"])
+        earlier = said.filter(position__lt=self.first_position, pinned=False)
+        return _without_the_replaced(earlier, self.turn).count()
+
     def sent_messages(self) -> list[dict[str, Any]]:
         """Exactly what was sent, in OpenAI's format."""
         if self.purpose == self.Purpose.SUMMARY:
@@ -144,6 +151,22 @@ def sent_steps(chat_id: Any, *, first: Any, last: Any, system_id: Any) -> models
     steps = Q(position__lte=last) & others & in_context & ~Q(type__in=["system", "widget"])
     # By position alone: an order that no index has would be sorted on disk in a long chat.
     return Message.objects.filter(Q(chat_id=chat_id) & (steps | Q(pk=system_id))).order_by("position")
+
+
+def window_steps(
+    chat_id: Any, *, first: Any, last: Any, system_id: Any, columns: Sequence[str]
+) -> models.QuerySet[Any, Any]:
+    """`sent_steps` as rows of these columns, in three parts that each have an index: asked for in one condition, the
+    pinned steps before the range would be looked for in the whole chat."""
+    in_context = Q(left_context_at__isnull=True) | Q(left_context_at__gt=last)
+    said = Message.objects.filter(in_context, ~Q(type__in=["system", "widget"]), chat_id=chat_id).order_by()
+    parts = [
+        said.filter(position__gte=first, position__lte=last),
+        said.filter(position__lt=first, pinned=True),
+        Message.objects.filter(chat_id=chat_id, pk=system_id).order_by(),
+    ]
+    ranged, pinned, system = (part.values_list(*columns) for part in parts)
+    return ranged.union(pinned, system, all=True).order_by("position")
 
 
 def _without_the_replaced(steps: models.QuerySet[Message], turn: Turn) -> models.QuerySet[Message]:

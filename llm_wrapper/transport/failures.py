@@ -89,8 +89,7 @@ SENTENCE: dict[type[errors.ProviderError], str] = {
     errors.ProviderServerError: "failed on its side",
     errors.StreamCut: "broke off its answer",
     errors.InvalidProviderResponse: "gave no answer that can be used",
-    errors.AuthenticationFailed: "has no key, or its key was refused; check api_key in the config's YAML file, or the "
-    "provider's environment variable",
+    errors.AuthenticationFailed: "refused the key; check api_key in the config's YAML file",
     errors.PermissionRefused: "refuses this key the model",
     errors.PaymentRequired: "wants payment; check the account's balance",
     errors.ModelNotFound: "does not know the model; check its name in the config's YAML file",
@@ -112,13 +111,16 @@ def provider_error(
     request: ModelRequest, kind: type[errors.ProviderError], detail: str = "", retry_after: float | None = None
 ) -> errors.ProviderError:
     """An error that names the config and says what to do, with further words without any secret."""
-    config = request.config
-    # A litellm id that was asked for as it is has no config of another name.
-    named = f"Model {config.model!r}" if config.name == config.model else f"Config {config.name!r} ({config.model})"
-    text = f"{named} {SENTENCE[kind]}."
+    text = f"{_named(request)} {SENTENCE[kind]}."
     if detail and kind not in SILENT:
         text += f" {scrubbed(detail, request.config.credentials.values())[:500]}"
     return kind(text, retry_after=retry_after)
+
+
+def _named(request: ModelRequest) -> str:
+    config = request.config
+    # A litellm id that was asked for as it is has no config of another name.
+    return f"Model {config.model!r}" if config.name == config.model else f"Config {config.name!r} ({config.model})"
 
 
 def scrubbed(text: str, secrets: Iterable[Any]) -> str:
@@ -151,7 +153,10 @@ def from_litellm(request: ModelRequest, exc: Exception) -> errors.ProviderError:
             "provider: openai/gpt-4o."
         )
     if NO_KEY.search(str(exc)) and not any(_is_http_failure(cause) for cause in _chain(exc)):
-        return provider_error(request, errors.AuthenticationFailed)
+        return errors.AuthenticationFailed(
+            f"{_named(request)} has no key. Set api_key in the config's YAML file, or the variable in the environment "
+            "that litellm documents for the provider."
+        )
     if _unreadable(exc, kind):
         kind = errors.InvalidProviderResponse
     elif kind in VAGUE:

@@ -327,7 +327,7 @@ def long_support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
     talk = Conversation(prompt, user=user, title="A long story", llm_config_name="azure-gpt")
     talk.step("system", "You are the support assistant of Northwind Coffee.")
     for number in range(1, 5):
-        talk.open(f"Question {number}: what about my parcel of Tuesday?", user=user)
+        asked = talk.open(f"Question {number}: what about my parcel of Tuesday?", user=user)
         if number in (3, 4):
             until = talk.chat.last_position - 1
             previous = talk.chat.messages.filter(type="summary").last()
@@ -345,7 +345,9 @@ def long_support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
             )
             if previous is not None:
                 Message.objects.filter(pk=previous.pk).update(left_context_at=step.position)
-        call = talk.call(user=user, left_out=2 * (number - 1) if number > 2 else 0)
+        # From the third turn on the window has room for the turn itself.
+        window = {"first_position": asked.position} if number > 2 else {}
+        call = talk.call(user=user, **window)
         talk.answer(f"Answer {number}: it is on its way.", call)
         talk.close()
     old = talk.chat.turns.get(number=4)
@@ -353,7 +355,7 @@ def long_support_chat(prompt: PromptTemplate, user: Any = None) -> ChatHistory:
     assert talk.turn is not None
     Turn.objects.filter(pk=talk.turn.pk).update(replaces=old)
     old.messages.exclude(type="summary").update(left_context_at=asked.position)
-    call = talk.call(user=user, left_out=6, first_position=asked.position)
+    call = talk.call(user=user, first_position=asked.position)
     talk.answer("Answer 4, given anew: it comes tomorrow.", call)
     talk.close()
     talk.open("And the invoice?", user=user)

@@ -133,7 +133,6 @@ def recorded(state: TurnState, window: Any, *, replay_rendered: bool = False) ->
         prompt_version=version,
         first_position=window.first_position,
         last_position=state.position,
-        left_out=window.left_out,
         system_message_id=state.system_message_id,
     )
     return LLMCall.objects.get(pk=call.pk)

@@ -182,6 +182,6 @@ def test_summaries_do_not_stand_in_the_way_back(at_first: Any) -> None:
     migrate(USERS)
     chat = filled.chats[0].pk
     Message.objects.create(chat_id=chat, position=6, type="summary", text="They spoke.", pinned=True, comment="nice")
-    LLMCall.objects.filter(turn__chat=chat).update(purpose="summary", left_out=3, cache_hit=True)
+    LLMCall.objects.filter(turn__chat=chat).update(purpose="summary", cache_hit=True)
     back = migrate(FIRST)
     assert back.get_model("llm_wrapper", "Message").objects.get(position=6).text == "They spoke."
