@@ -138,6 +138,7 @@ print(*(user.has_usable_password() for user in users.all()))
 """
 
 
+@pytest.mark.wire
 @pytest.mark.parametrize(
     ("model", "printed", "error"),
     [

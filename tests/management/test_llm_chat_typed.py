@@ -13,6 +13,9 @@ import pytest
 from tests.management.typed import CTRL_C, CTRL_D, ROOT, Typed
 from tests.transport.provider import Provider, says, silent, streams, text_chunks
 
+# Each test starts the program anew, on a real terminal.
+pytestmark = pytest.mark.wire
+
 CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -84,7 +84,7 @@ def report(site, results):
 LONG = pytest.mark.chaos
 SIZES = [
     pytest.param(1, 3, 1, id="short-1"),
-    pytest.param(4, 3, 1, id="short-4"),
+    pytest.param(4, 3, 1, id="short-4", marks=pytest.mark.wire),
     pytest.param(1, 30, 10, id="long-1", marks=LONG),
     pytest.param(4, 30, 10, id="long-4", marks=LONG),
 ]
