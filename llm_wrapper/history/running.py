@@ -45,8 +45,12 @@ def start_call(
 
 
 def open_call(state: TurnState, choice: ConfigChoice, timeout: float, **columns: Any) -> LLMCall:
-    """The row of a call that is about to be made."""
-    renew_for(state, timeout)
+    """The row of a call that is about to be made. Raises TurnCancelled where somebody asked to stop the turn since it
+    was opened."""
+    if state.calls:
+        renew(state, timeout)
+    else:
+        renew_for(state, timeout)
     state.calls += 1
     call = LLMCall(
         turn=state.turn,
@@ -105,10 +109,16 @@ def save_answer(
 ) -> Message:
     """Close the call and commit its answer with usage and cost; `final` ends the turn in the same transaction.
     `author` is the user that the answer is stored under."""
+    # Whoever asks to stop now comes too late for this answer: it is there, and was paid for.
     if final:
-        renew(state, status=Turn.Status.DONE, finished_at=prepared.DatabaseNow(), lease_expires_at=None)
+        ended: dict[str, Any] = {
+            "status": Turn.Status.DONE,
+            "finished_at": prepared.DatabaseNow(),
+            "lease_expires_at": None,
+        }
+        renew(state, to_end_it=True, **ended)
     else:
-        renew(state)
+        renew(state, to_end_it=True)
     columns = close_call(call, completion, latency=latency, time_to_first_token=time_to_first_token)
     payload: dict[str, Any] = {
         "llm_config_name": call.config_name,
@@ -191,9 +201,9 @@ def start_tool(state: TurnState, request: ToolCallRequest, timeout: float) -> No
     """Put on record that a tool is about to run: after a crash it is known that it may have had its effect.
 
     Matches only while the call is pending, and a take-over ends that: so a worker that was taken over does not
-    run the tool after all.
+    run the tool after all. Raises TurnCancelled where somebody asked to stop the turn.
     """
-    renew_for(state, timeout)
+    renew(state, timeout)
     pending = {"pk": state.tool_calls[request.id].pk, "status": ToolCall.Status.PENDING}
     if not prepared.update(ToolCall, pending, {"status": ToolCall.Status.RUNNING}):
         raise lost(state)
@@ -201,8 +211,9 @@ def start_tool(state: TurnState, request: ToolCallRequest, timeout: float) -> No
 
 @stage
 def finish_tool(state: TurnState, request: ToolCallRequest, result: ToolResult, duration: float) -> Message:
-    """Commit a tool's result and the step that tells the model of it."""
-    renew(state)
+    """Commit a tool's result and the step that tells the model of it: also where the turn is to stop, since the tool
+    has run."""
+    renew(state, to_end_it=True)
     ended = {
         "status": result.status,
         "result": storable(result.content),

@@ -89,7 +89,8 @@ def write_steps(chat_id: int, after: int, steps: Sequence[Mapping[str, Any]], **
 def renew(state: TurnState, seconds: float = 0.0, *, to_end_it: bool = False, **columns: Any) -> None:
     """Renew the lease for work that may take `seconds`, or stop if the turn is no longer ours.
 
-    Raises TurnCancelled where somebody asked to stop it, unless this is what ends it (`to_end_it`).
+    Raises TurnCancelled where somebody asked to stop it, unless what is written comes to an end (`to_end_it`): an
+    answer, a result, the turn itself.
     """
     lease = conf.turn_lease + seconds
     started = time.monotonic()

@@ -112,7 +112,7 @@ def save_summary(
     state: TurnState, call: LLMCall, completion: Completion, request: SummaryRequest, *, latency: float
 ) -> Message:
     """Commit the summary as a pinned step in place of the one before it."""
-    renew(state)
+    renew(state, to_end_it=True)
     columns = close_call(call, completion, latency=latency, time_to_first_token=None)
     step = {
         "type": Message.Type.SUMMARY,

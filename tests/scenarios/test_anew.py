@@ -9,19 +9,32 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from llm_wrapper import errors, history
+from llm_wrapper import errors, history, transport
 from llm_wrapper.chat import Chat
 from llm_wrapper.history import audit
 from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
 from llm_wrapper.recovery import resume
 from llm_wrapper.repositories import LLMCommunicationWrapper
-from llm_wrapper.testing import delayed, failure, scripted_model
+from llm_wrapper.testing import delayed, failure, scripted_model, tool_calls
+from llm_wrapper.tools import llm_tool
 from llm_wrapper.turn import run_turn
 
 from .test_async import run
+from .test_matrix_b import Model
 from .test_recovery import run_until
 
 pytestmark = pytest.mark.django_db
+
+
+STOPPED = []
+
+
+@llm_tool
+def stops_the_turn() -> str:
+    """Stop the turn that runs."""
+    STOPPED.append(1)
+    Turn.objects.update(stop_requested_at=timezone.now())
+    return "stopped"
 
 
 def said(messages):
@@ -145,3 +158,38 @@ def test_a_crashed_turn_without_a_prompt_is_resumed_with_its_model_and_parameter
     assert model.requests[0].config.model == "openai/some-model"
     assert model.requests[0].params == {"temperature": 0.5}
     assert ChatHistory.objects.get().last_position == 2
+
+
+@pytest.mark.parametrize("when", ["in the call", "in the tool"])
+def test_d7_what_was_done_when_a_turn_is_stopped_is_on_record_and_no_more_is_done(make_prompt, make_tool, when):
+    """D7: an answer that arrived is kept with what it took, and a tool that ran with its result; then neither another
+    tool runs nor another call is made."""
+
+    def stop():
+        Turn.objects.update(stop_requested_at=timezone.now())
+
+    make_prompt(tools=[make_tool("tests.scenarios.test_anew.stops_the_turn")])
+    wrapper = LLMCommunicationWrapper(prompt_name="support")
+    asked = tool_calls(("stops_the_turn", {}), ("stops_the_turn", {}))
+    STOPPED.clear()
+    during = stop if when == "in the call" else lambda: None
+    with transport.using(Model(asked, "never asked", during=during)), pytest.raises(errors.TurnCancelled):
+        wrapper.send_user_message_and_get_response("a")
+    call = LLMCall.objects.get()
+    assert (call.status, call.output_tokens is not None) == (LLMCall.Status.DONE, True)
+    assert Turn.objects.get().status == Turn.Status.CANCELLED
+    ran = 0 if when == "in the call" else 1
+    assert len(STOPPED) == ran
+    results = list(Turn.objects.get().tool_calls.order_by("pk").values_list("status", flat=True))
+    assert results.count("done") == ran
+    assert not {"pending", "running", "unknown"} & set(results)
+    assert not list(audit.differences(wrapper.get_chat_history_object()))
+
+
+def test_d7_a_stop_that_comes_after_the_answer_changes_nothing(make_prompt):
+    """D7: an answer that is complete is given and paid for; nothing of it is thrown away."""
+    make_prompt()
+    wrapper = LLMCommunicationWrapper(prompt_name="support")
+    with transport.using(Model("Here.", during=lambda: Turn.objects.update(stop_requested_at=timezone.now()))):
+        assert wrapper.send_user_message_and_get_response("a") == "Here."
+    assert Turn.objects.get().status == Turn.Status.DONE
