@@ -24,6 +24,7 @@ from django.db.models import (
     FloatField,
     ForeignKey,
     IntegerField,
+    JSONField,
     Model,
     QuerySet,
     TextField,
@@ -259,5 +260,7 @@ def select(build_queryset: Callable[[], QuerySet[Any, Any]], *variant: Any, **va
 def _converted(row: Sequence[Any], converters: Any, connection: Any) -> tuple[Any, ...]:
     values = list(row)
     for index, convert, column in converters:
-        values[index] = convert(values[index], column, connection)
+        # Most JSON of most rows is the empty object, and a long chat has thousands of them.
+        empty = values[index] == "{}" and isinstance(column.output_field, JSONField)
+        values[index] = {} if empty else convert(values[index], column, connection)
     return tuple(values)
