@@ -60,6 +60,7 @@ def write(run: Run) -> str:
         "## The bars",
         "`met` and `not met` are about this run's number.",
         _bars(run),
+        _why_not(run),
         "## One turn",
         ONE_TURN,
         *_turns(run),
@@ -123,6 +124,26 @@ from the moment at which the send was due, and include making the wrapper and th
 
 def _quick_note(run: Run) -> str:
     return "**A quick run**: few rounds and short storms, good for a look and not for a judgement." if run.quick else ""
+
+
+def _why_not(run: Run) -> str:
+    """Where the CPU goes that keeps a turn above its bar: what the same call takes by itself, and the rest."""
+    if all(bar.met is not False for bar in bars_of(run)):
+        return ""
+    lines = ["Why a turn takes more CPU than its bar, by this run's numbers:", ""]
+    for kind, series in (("plain turn", run.turns["plain"]), ("turn at message 1,000", run.growth.get(1_000, ()))):
+        ours = bars.cpu(series, "llm_wrapper-sqlite", "OpenAICompatibleConfig")
+        bare = bars.cpu(series, "litellm", "tuned")
+        if ours is None or bare is None:
+            continue
+        lines.append(
+            f"- {kind}, OpenAICompatibleConfig on SQLite: {ours * MS:.1f} ms, of which the same call through the same "
+            f"provider of litellm takes {bare * MS:.1f} ms. The other {(ours - bare) * MS:.1f} ms are what is kept of "
+            "it: the thread that holds the call to its deadline, the statements of the next table and the commits of "
+            "their transactions, reading the messages back, and the price."
+        )
+    lines.append("\nA wait for the disk is not CPU, but the file system's part of a commit is.")
+    return "\n".join(lines)
 
 
 # -- cells -----------------------------------------------------------------------------------------------
