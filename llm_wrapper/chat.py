@@ -9,16 +9,14 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth import get_user_model
-from django.contrib.auth.hashers import make_password
-from django.db import IntegrityError
-from django.db.models import CharField, EmailField, QuerySet
+from django.db.models import QuerySet
 
 from llm_wrapper import history
 from llm_wrapper.conf import conf
-from llm_wrapper.errors import ConfigError, DuplicateSystemMessage, LLMConfigsNotAvailable
+from llm_wrapper.errors import DuplicateSystemMessage, LLMConfigsNotAvailable
 from llm_wrapper.events import Event, StreamReset, TextDelta, TurnFinished
 from llm_wrapper.models import ChatHistory, LLMCall, Message, Turn
+from llm_wrapper.models.users import service_user
 from llm_wrapper.turn import TurnJob, adrive, checked_message, drive, refuse_running_loop, run_turn
 from llm_wrapper.types import LLMReply, PromptSpec, ResponseCache, Usage
 
@@ -378,33 +376,6 @@ def _new_text(seen: Sequence[Event]) -> str:
         came = next((event for event in reversed(seen) if isinstance(event, TextDelta | StreamReset)), None)
         return "" if isinstance(came, TextDelta) else str(newest.reply)
     return ""
-
-
-def service_user(username: str) -> Any:
-    """The user of that name, for messages that no person wrote; made on demand, inactive and without a password.
-
-    Raises ConfigError where the project's user model wants more than can be made up.
-    """
-    model = get_user_model()
-    # Not the default manager, which may hide users that are inactive.
-    users = model._base_manager
-    found = users.filter(**{model.USERNAME_FIELD: username}).first()
-    if found is not None:
-        return found
-    columns: dict[str, Any] = {"password": make_password(None)}
-    for field in model._meta.concrete_fields:
-        if field.name == "is_active":
-            columns["is_active"] = False
-        elif field.unique and not field.null and isinstance(field, CharField) and field.name != model.USERNAME_FIELD:
-            columns[field.name] = f"{username}@users.invalid" if isinstance(field, EmailField) else username
-    try:
-        return users.get_or_create(**{model.USERNAME_FIELD: username}, defaults=columns)[0]
-    except IntegrityError as error:
-        raise ConfigError(
-            f"The user {username!r}, for messages that no person wrote, could not be made: {str(error).strip()}. Make "
-            "it yourself, inactive and with an unusable password (LLM_WRAPPER_DEFAULT_USERNAME and "
-            "LLM_WRAPPER_LLM_USERNAME name these users)."
-        ) from error
 
 
 async def _threaded(function: Any, *args: Any) -> Any:

@@ -13,7 +13,8 @@ from django.contrib.auth import authenticate, get_user_model
 from django.contrib.auth.forms import PasswordResetForm
 from django.db import connection
 
-from llm_wrapper.chat import Chat, service_user
+from llm_wrapper.chat import Chat
+from llm_wrapper.models.users import service_user
 from llm_wrapper.testing import scripted_model
 
 ROOT = Path(__file__).resolve().parents[2]
