@@ -95,6 +95,7 @@ def test_a_chat_is_shown_by_a_fixed_number_of_queries(
 ) -> None:
     """A long chat takes as many queries as a short one."""
     short, long = long_chat(2), long_chat(20)
+    page(boss, short)  # the first page of a process reads what Django keeps from then on
     with django_assert_num_queries(8):
         page(boss, short)
     with django_assert_num_queries(8):

