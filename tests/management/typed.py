@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -15,6 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CTRL_C, CTRL_D = "\x03", "\x04"
+
+
+def _of_a_terminal():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # A shell without job control has what it runs in the background ignore SIGINT, and that is inherited.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Typed:
@@ -34,7 +41,7 @@ class Typed:
             stdout=terminal,
             stderr=terminal,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_of_a_terminal,
         )
         os.close(terminal)
         self.seen = ""
